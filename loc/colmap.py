@@ -1,0 +1,50 @@
+"""The one file that imports pycolmap, for everyone.
+
+pycolmap's shared object exports its own zlib: if it is the first import, a later PNG write or
+``zlib.compress`` elsewhere in the process aborts or hangs. After ``import zlib`` all is well.
+"""
+
+from __future__ import annotations
+
+import zlib  # noqa: F401  (must come before pycolmap, see above)
+
+import pycolmap
+
+from loc.types import Camera, Pose
+
+__all__ = [
+    "camera_from_colmap",
+    "camera_to_colmap",
+    "pose_from_colmap",
+    "pose_to_colmap",
+    "pycolmap",
+]
+
+
+def camera_to_colmap(camera: Camera, camera_id: int = 0) -> pycolmap.Camera:
+    """Our camera as pycolmap's (a fresh object: pycolmap refines cameras in place)."""
+    out = pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=camera.params.copy()
+    )
+    out.has_prior_focal_length = camera.has_prior_focal_length
+    if camera_id:
+        out.camera_id = camera_id
+    return out
+
+
+def camera_from_colmap(camera: pycolmap.Camera) -> Camera:
+    return Camera(
+        model=camera.model.name,
+        width=int(camera.width),
+        height=int(camera.height),
+        params=camera.params,
+        has_prior_focal_length=bool(camera.has_prior_focal_length),
+    )
+
+
+def pose_to_colmap(pose: Pose) -> pycolmap.Rigid3d:
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(pose.quat_xyzw), pose.translation)
+
+
+def pose_from_colmap(rigid: pycolmap.Rigid3d) -> Pose:
+    return Pose(rigid.rotation.quat, rigid.translation)

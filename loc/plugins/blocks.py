@@ -1,0 +1,133 @@
+"""From a block of a config to a validated plug-in: names, presets, options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import create_model
+
+from loc.config import Block, RunConfig, apply_overrides, read_yaml, suggest, validate
+from loc.errors import ConfigError
+from loc.plugins.protocols import Kind, PluginConfig
+from loc.plugins.registry import list_plugins, load_plugin
+
+SECTIONS: dict[str, Kind] = {"features": "extractor", "globals": "global", "matcher": "matcher"}
+
+
+@dataclass(frozen=True)
+class ResolvedPlugin:
+    """A plug-in chosen by a config: its class, its validated options, and the runtime's.
+
+    ``stage_options`` are the options that the runtime, not the plug-in, acts on
+    (``resize_max`` of anything that looks at pixels).
+    """
+
+    kind: Kind
+    name: str
+    cls: Any
+    config: PluginConfig
+    stage_options: dict[str, Any]
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """What changes this plug-in's numbers, for :func:`loc.stores.fingerprint`."""
+        return {
+            "plugin": self.name,
+            "version": self.cls.version,
+            "config": self.config.model_dump(mode="json"),
+            "stage_options": self.stage_options,
+            "weights": [weights.sha256 or weights.url for weights in getattr(self.cls, "weights", ())],
+        }
+
+
+class StageOptions(PluginConfig):
+    """Options every plug-in that looks at pixels has, handled by the runtime."""
+
+    resize_max: int | None = 1600
+
+
+def configs_folder() -> Path:
+    """Folder of the shipped configs: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def presets(section: str) -> dict[str, Path]:
+    """Preset name → file, for one section (``features``, ``globals``, ``matcher``)."""
+    return {path.stem: path for path in sorted((configs_folder() / section).glob("*.yaml"))}
+
+
+def resolve_block(section: str, block: Block | str, *, source: str = "") -> ResolvedPlugin:
+    """Validate one plug-in block; a preset's options come first, then the block's own."""
+    kind = SECTIONS[section]
+    block = {"use": block} if isinstance(block, str) else dict(block)
+    name = block.pop("use", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{section} needs `use:` with the name of a plug-in", "see: loc plugins")
+    registered = {info.name for info in list_plugins(kind)}
+    known = presets(section)
+    if name not in registered and name in known:
+        block = {**read_yaml(known[name]), **block}
+        source = source or str(known[name])
+        name = block.pop("use")
+    elif name not in registered and ":" not in name:
+        raise ConfigError(
+            f"{section}: no plug-in or preset is called {name!r}{f' ({source})' if source else ''}",
+            f"{suggest(name, sorted(registered | set(known)))}   see: loc plugins",
+        )
+    cls = load_plugin(kind, name)
+    looks_at_pixels = kind == "extractor" or getattr(cls, "source", None) == "image"
+    stage_fields = StageOptions.model_fields if looks_at_pixels else {}
+    own = {key: value for key, value in block.items() if key not in stage_fields}
+    merged = create_model(  # so that "did you mean" also offers the runtime's options
+        cls.Config.__name__,
+        __base__=(cls.Config, StageOptions) if looks_at_pixels else cls.Config,
+    )
+    validate(merged, block, where=section, source=source, hint=f"loc plugins {name}")
+    stage = StageOptions.model_validate({key: block[key] for key in stage_fields if key in block})
+    return ResolvedPlugin(
+        kind=kind,
+        name=name,
+        cls=cls,
+        config=cls.Config.model_validate(own),
+        stage_options=stage.model_dump(mode="json") if looks_at_pixels else {},
+    )
+
+
+def load_config(
+    path: str | Path | dict[str, Any] | None = None, overrides: dict[str, Any] | None = None
+) -> RunConfig:
+    """Read and validate a run's configuration: a YAML file, a shipped config's name, or a dict.
+
+    Args:
+        path: file, name of a shipped config, mapping, or None for the defaults.
+        overrides: dotted keys set on the tree before validation, as by ``--set``.
+
+    Raises:
+        ConfigError: naming the key, what is allowed, and the nearest valid name.
+    """
+    source = ""
+    if path is None or isinstance(path, dict):
+        data = dict(path or {})
+    else:
+        file = Path(path)
+        shipped = {item.stem: item for item in sorted(configs_folder().glob("*.yaml"))}
+        if not file.exists() and str(path) in shipped:
+            file = shipped[str(path)]
+        elif not file.exists():
+            raise ConfigError(
+                f"no config {path}", f"give a YAML file or a shipped one: {', '.join(shipped) or 'none'}"
+            )
+        source, data = str(file), read_yaml(file)
+    data = apply_overrides(data, overrides or {})
+    config = validate(RunConfig, data, where="", source=source, hint="loc run --help")
+    for section in SECTIONS:
+        block = getattr(config, section)
+        if block is not None:
+            resolve_block(section, block, source=source)
+    return config
+
+
+__all__ = ["ResolvedPlugin", "configs_folder", "load_config", "presets", "resolve_block"]

@@ -1,0 +1,121 @@
+"""What a plug-in is: one class with one method, and a card of class attributes.
+
+Everything else (reading files, resizing, device, batching, rescaling keypoints, casting,
+validation, progress) belongs to the runtime. See :mod:`loc.plugins.contract` for the checks that
+every plug-in must pass, and the README for a complete example in 20 lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from loc.conventions import PixelOrigin
+from loc.types import LocalFeatures, Matches
+
+Kind = Literal["extractor", "global", "matcher"]
+Arrays = dict[str, np.ndarray]
+
+
+class PluginConfig(BaseModel):
+    """Base of every plug-in's options: frozen, unknown keys refused, all with defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights of a plug-in: where they come from and what they may be used for."""
+
+    url: str
+    sha256: str | None
+    licence: str
+    paper: str
+
+
+class Plugin(Protocol):
+    """The card that all kinds share."""
+
+    Config: ClassVar[type[PluginConfig]]
+    #: Raised when outputs change: it is part of the fingerprint of what the plug-in made.
+    version: ClassVar[int]
+    #: SPDX identifier or one sentence.
+    licence: ClassVar[str]
+    paper: ClassVar[str]
+
+
+@runtime_checkable
+class Extractor(Plugin, Protocol):
+    """Local features of a batch of images of one size.
+
+    ``__call__`` receives float32 images ``(b, c, h, w)`` in [0, 1], RGB or grey, upright, and
+    returns one :class:`LocalFeatures` per image, keypoints in px of *these* images in the declared
+    ``pixel_origin``. With ``parallel = "batch"`` images are a ``torch.Tensor`` on ``device``; with
+    ``"process"`` they are a NumPy array of batch 1 and the plug-in runs in several processes.
+    """
+
+    pixel_origin: ClassVar[PixelOrigin]
+    color: ClassVar[Literal["rgb", "gray"]]
+    parallel: ClassVar[Literal["batch", "process"]]
+    #: Images with a shorter side, px, give no keypoints and are never shown to the plug-in.
+    min_side: ClassVar[int]
+    #: The best N by score are a sensible selection.
+    ranked: ClassVar[bool]
+    weights: ClassVar[tuple[WeightFile, ...]]
+
+    def __init__(self, config: Any, *, device: str, dtype: str) -> None: ...
+
+    def __call__(self, images: Any) -> list[LocalFeatures]: ...
+
+
+@runtime_checkable
+class GlobalExtractor(Plugin, Protocol):
+    """One descriptor per image, from pixels or aggregated from local features.
+
+    With ``source = "features"``, ``__call__`` receives a list of :class:`LocalFeatures` (stored
+    image, corner origin); with ``"image"`` the same images as an :class:`Extractor`. It returns
+    ``(b, d)`` float32 rows of unit L2 norm (a row of zeros where an image has nothing to
+    aggregate); the dot product is the similarity.
+
+    A plug-in that learns from the database (codebook, PCA) sets ``needs_fit = True``: ``fit`` gets
+    the inputs of the database images, in order of their names, and returns arrays; ``load_state``
+    takes them back. The state is an artefact of its own and part of the fingerprint.
+    """
+
+    source: ClassVar[Literal["image", "features"]]
+    color: ClassVar[Literal["rgb", "gray"]]
+    min_side: ClassVar[int]
+    needs_fit: ClassVar[bool]
+    weights: ClassVar[tuple[WeightFile, ...]]
+
+    def __init__(self, config: Any, *, device: str, dtype: str) -> None: ...
+
+    def fit(self, inputs: Iterable[LocalFeatures]) -> Arrays: ...
+
+    def load_state(self, state: Arrays) -> None: ...
+
+    def __call__(self, inputs: Any) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Matcher(Plugin, Protocol):
+    """Matches of a list of image pairs.
+
+    ``prepare`` is called once per image and its result handed to every pair the image is in (move
+    descriptors to the device there); ``__call__`` gets pairs of prepared features and returns one
+    :class:`Matches` per pair. Results must not depend on how pairs are grouped into calls.
+    """
+
+    #: Fields of LocalFeatures the matcher reads, e.g. {"descriptors"} or {"descriptors", "scores"}.
+    requires: ClassVar[frozenset[str]]
+    weights: ClassVar[tuple[WeightFile, ...]]
+
+    def __init__(self, config: Any, *, device: str, dtype: str) -> None: ...
+
+    def prepare(self, features: LocalFeatures) -> Any: ...
+
+    def __call__(self, pairs: Sequence[tuple[Any, Any]]) -> list[Matches]: ...
