@@ -1,0 +1,1 @@
+"""Local features: one file per method, each a complete plug-in."""

@@ -1,0 +1,1 @@
+"""Global descriptors: one file per method, each a complete plug-in."""

@@ -1,0 +1,1 @@
+"""Matchers: one file per method, each a complete plug-in."""

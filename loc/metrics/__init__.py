@@ -1,0 +1,1 @@
+"""Errors and recall of poses."""

@@ -1,0 +1,1 @@
+"""Reading photos and running plug-ins: devices, batches, worker processes."""

@@ -1,0 +1,1 @@
+"""COLMAP's part: database, verification, mapping, the map bundle, absolute pose."""

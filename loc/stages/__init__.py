@@ -1,0 +1,1 @@
+"""The stages: one public function per file, walked by both lines."""

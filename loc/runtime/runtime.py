@@ -1,0 +1,58 @@
+"""Where and how a run computes: the only settings outside the configuration."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from loc.errors import ConfigError
+
+
+def _cores() -> int:
+    """Processors this process may use (containers often show more than they give)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device and parallelism. Nothing here changes the numbers of a run.
+
+    Attributes:
+        device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        workers: worker processes and threads; 0 means one per core.
+        batch_size: images of one size shown to a batch plug-in at once; halved when memory runs out.
+    """
+
+    device: str = "auto"
+    workers: int = 0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.batch_size < 1:
+            raise ConfigError(
+                f"workers must be >= 0 and batch_size >= 1, got {self.workers} and {self.batch_size}",
+                "workers 0 means one per core",
+            )
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers or _cores()
+
+    def torch_device(self) -> str:
+        """The device's name for torch; imports torch only where the answer needs it."""
+        if self.device == "cpu":
+            return "cpu"
+        import torch
+
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that CUDA is compiled in
+            raise ConfigError(
+                f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}",
+                "use --device cpu, or install a torch build for this device",
+            ) from error
+        return self.device
