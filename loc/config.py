@@ -235,7 +235,9 @@ def _config_error(
         return ConfigError(f"{dotted} is not an option of {parent}{at}", described + see)
     got = first.get("input")
     shown = f", got {got!r}" if isinstance(got, str | int | float | bool | list) else ""
-    return ConfigError(f"{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}{at}", see.strip() or None)
+    return ConfigError(
+        f"{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}{at}", see.strip() or None
+    )
 
 
 def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel]:

@@ -8,6 +8,7 @@ Arrays are NumPy, on the host; pixels follow :mod:`loc.conventions` (corner orig
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,7 +195,7 @@ class Scene:
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.images, key=lambda image: image.name))
         object.__setattr__(self, "images", ordered)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             if before.name == after.name:
                 raise DataError(
                     f"two images are called {after.name!r} ({before.path} and {after.path})",

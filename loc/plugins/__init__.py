@@ -1,0 +1,1 @@
+"""What a plug-in is, how it is found, how it is checked."""

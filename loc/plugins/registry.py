@@ -48,7 +48,9 @@ def _entry_points() -> dict[Kind, dict[str, list[EntryPoint]]]:
         for point in entry_points(group=group):
             known = found[kind].setdefault(point.name, [])
             # The same installation can be listed twice (an editable install beside its source).
-            if all((other.value, _distribution(other)) != (point.value, _distribution(point)) for other in known):
+            if all(
+                (other.value, _distribution(other)) != (point.value, _distribution(point)) for other in known
+            ):
                 known.append(point)
     return found
 
@@ -98,7 +100,7 @@ def _import(target: str, owner: str) -> Any:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001  a third party's module may raise anything on import
+    except Exception as error:  # a third party may raise anything
         raise PluginError(
             f"cannot import {target} ({owner}): {type(error).__name__}: {error}",
             f"check it with: python -c 'import {module_name}'",

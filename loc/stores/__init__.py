@@ -1,0 +1,1 @@
+"""Artefacts on disk: stores of immutable parts, products, fingerprints."""
