@@ -1,0 +1,199 @@
+"""What localization needs of a map, in one value: opened from a folder, from anywhere.
+
+``bundle.json`` names everything by paths relative to the run folder, so a run folder can be
+moved or copied to another machine as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from loc.errors import StoreError
+from loc.plugins.blocks import ResolvedPlugin, resolve_block
+from loc.sfm.index import PointIndex
+from loc.stores.features import FeatureStore, GlobalStore
+from loc.stores.files import read_json, write_json
+from loc.stores.parts import ItemKey
+from loc.types import Camera, Pose
+
+FORMAT = 1
+FILE = "bundle.json"
+
+
+@dataclass(frozen=True, eq=False)
+class MapBundle:
+    """A finished map and how it was made. Make one with :meth:`open`.
+
+    Attributes:
+        folder: the map's product folder (``bundle.json``, ``model/``, ``index/``, ``stats.json``,
+            ``funnel.json``, ``database.db``).
+        images: every database image of the map's run that has features, name → its item.
+        cameras: camera table after mapping (refined where the map refined them).
+        camera_ids: name → key into ``cameras``, for every database image.
+        poses: name → cam_from_world, registered images only.
+        features_folder: store of the database images' local features.
+        globals_folder: store of their global descriptors, or None.
+        fit_folder: product with the fitted state of the global extractor, or None.
+        blocks: plain JSON of the config: ``features``, ``globals``, ``matcher`` (plug-in blocks,
+            ``{"use": …, option: …}``), ``localize``, and whatever else the run put there.
+        stats: counts of the map, see ``stats.json``.
+    """
+
+    folder: Path
+    images: dict[str, ItemKey]
+    cameras: dict[str, Camera]
+    camera_ids: dict[str, str]
+    poses: dict[str, Pose]
+    features_folder: Path
+    globals_folder: Path | None = None
+    fit_folder: Path | None = None
+    blocks: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_folder(self) -> Path:
+        """COLMAP model: ``cameras.bin``, ``images.bin``, ``points3D.bin``, ``rigs.bin``, ``frames.bin``."""
+        return self.folder / "model"
+
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """Names of the images in the model, sorted."""
+        return tuple(sorted(self.poses))
+
+    def camera(self, name: str) -> Camera:
+        """Camera of a database image."""
+        return self.cameras[self.camera_ids[name]]
+
+    @cached_property
+    def index(self) -> PointIndex:
+        """Which keypoint saw which 3-D point (memory-mapped)."""
+        return PointIndex.load(self.folder / "index")
+
+    @property
+    def extractor(self) -> ResolvedPlugin:
+        """The extractor the database features were made with, with its options."""
+        return resolve_block("features", self._block("features"), source=str(self.folder / FILE))
+
+    @property
+    def matcher(self) -> ResolvedPlugin:
+        return resolve_block("matcher", self._block("matcher"), source=str(self.folder / FILE))
+
+    @property
+    def global_extractor(self) -> ResolvedPlugin | None:
+        """The global extractor, or None if the run has none."""
+        if self.blocks.get("globals") is None:
+            return None
+        return resolve_block("globals", self.blocks["globals"], source=str(self.folder / FILE))
+
+    @property
+    def localize(self) -> dict[str, Any]:
+        """The ``localize`` section of the config (:class:`loc.config.LocalizeConfig`)."""
+        return dict(self.blocks.get("localize") or {})
+
+    def open_features(self) -> FeatureStore:
+        """The store of local features, checked to hold every image of the map.
+
+        Raises:
+            StoreError: the store or some of its items are gone.
+        """
+        store = FeatureStore(_existing(self.features_folder, "store of features"))
+        self._check_items(store, "features")
+        return store
+
+    def open_globals(self) -> GlobalStore | None:
+        """The store of global descriptors, or None if the run has none."""
+        if self.globals_folder is None:
+            return None
+        store = GlobalStore(_existing(self.globals_folder, "store of global descriptors"))
+        self._check_items(store, "global descriptors")
+        return store
+
+    @staticmethod
+    def open(folder: Path) -> MapBundle:
+        """Open the map at ``folder`` (the product folder that holds ``bundle.json``).
+
+        Raises:
+            StoreError: there is no complete map, or it was made by another version.
+        """
+        if not (folder / FILE).is_file():
+            raise StoreError(
+                f"{folder} is not a map: it has no {FILE}",
+                "give the folder of a finished map (RUN/map/<fingerprint>), or run the map again",
+            )
+        data = read_json(folder / FILE)
+        if data.get("format") != FORMAT:
+            raise StoreError(
+                f"{folder / FILE} has format {data.get('format')}, this version reads {FORMAT}",
+                "run the map again with this version",
+            )
+        for name in ("cameras.bin", "images.bin", "points3D.bin"):
+            _existing(folder / "model" / name, "model's file")
+        run = (folder / data["run"]).resolve()
+        images = data["images"]
+        return MapBundle(
+            folder=folder,
+            images={name: ItemKey(name, item["content"]) for name, item in images.items()},
+            cameras={key: Camera.from_json(camera) for key, camera in data["cameras"].items()},
+            camera_ids={name: item["camera"] for name, item in images.items()},
+            poses={name: Pose.from_json(item["pose"]) for name, item in images.items() if item["pose"]},
+            features_folder=run / data["features"],
+            globals_folder=run / data["globals"] if data["globals"] else None,
+            fit_folder=run / data["fit"] if data["fit"] else None,
+            blocks=data["blocks"],
+            stats=read_json(folder / "stats.json"),
+        )
+
+    def save(self, folder: Path, *, run_folder: Path) -> None:
+        """Write ``bundle.json`` to ``folder`` (a partial product as deep in the run as the final one)."""
+
+        def relative(path: Path | None) -> str | None:
+            return None if path is None else Path(os.path.relpath(path, run_folder)).as_posix()
+
+        data = {
+            "format": FORMAT,
+            "run": Path(os.path.relpath(run_folder, folder)).as_posix(),
+            "images": {
+                name: {
+                    "content": key.content,
+                    "camera": self.camera_ids[name],
+                    "pose": self.poses[name].to_json() if name in self.poses else None,
+                }
+                for name, key in sorted(self.images.items())
+            },
+            "cameras": {key: camera.to_json() for key, camera in sorted(self.cameras.items())},
+            "features": relative(self.features_folder),
+            "globals": relative(self.globals_folder),
+            "fit": relative(self.fit_folder),
+            "blocks": self.blocks,
+        }
+        write_json(folder / FILE, data)
+
+    def _block(self, section: str) -> Any:
+        if self.blocks.get(section) is None:
+            raise StoreError(
+                f"{self.folder / FILE} does not say which {section} the map was made with",
+                "run the map again with this version",
+            )
+        return self.blocks[section]
+
+    def _check_items(self, store: FeatureStore | GlobalStore, what: str) -> None:
+        missing = store.missing(self.images[name] for name in self.registered)
+        if missing:
+            raise StoreError(
+                f"the store {store.folder} lacks the {what} of {len(missing)} of {len(self.poses)} images "
+                f"of the map {self.folder}, e.g. {missing[0].name}",
+                "run the same command that made the map again: it computes what is missing",
+            )
+
+
+def _existing(path: Path, what: str) -> Path:
+    if not path.exists():
+        raise StoreError(
+            f"the map's {what} is missing: {path}",
+            "move or copy a run folder as a whole, or run the command that made it again",
+        )
+    return path
