@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import create_model
 
 from loc.config import Block, RunConfig, apply_overrides, read_yaml, suggest, validate
-from loc.errors import ConfigError
+from loc.errors import ConfigError, LocError, PluginError
 from loc.plugins.protocols import Kind, PluginConfig
 from loc.plugins.registry import list_plugins, load_plugin
 
@@ -29,6 +29,18 @@ class ResolvedPlugin:
     cls: Any
     config: PluginConfig
     stage_options: dict[str, Any]
+
+    def build(self, *, device: str = "cpu") -> Any:
+        """The plug-in, ready to be called; whatever its constructor raises names it."""
+        try:
+            return self.cls(self.config, device=device, dtype="float32")
+        except LocError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{self.kind} {self.name} cannot be built: {type(error).__name__}: {error}",
+                f"see: loc plugins {self.name}",
+            ) from error
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What changes this plug-in's numbers, for :func:`loc.stores.fingerprint`."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from loc.errors import ConfigError
+
+T = TypeVar("T")
+#: Called as ``progress(what, done, total)`` after every item; the command line draws it.
+Progress = Callable[[str, int, int], None]
 
 
 def _cores() -> int:
@@ -28,6 +34,7 @@ class Runtime:
     device: str = "auto"
     workers: int = 0
     batch_size: int = 8
+    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.batch_size < 1:
@@ -39,6 +46,15 @@ class Runtime:
     @property
     def num_workers(self) -> int:
         return self.workers or _cores()
+
+    def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        """Pass ``items`` through and report how many have been asked for."""
+        if self.progress is not None:
+            self.progress(what, 0, total)
+        for done, item in enumerate(items, start=1):
+            yield item
+            if self.progress is not None:
+                self.progress(what, done, total)
 
     def torch_device(self) -> str:
         """The device's name for torch; imports torch only where the answer needs it."""

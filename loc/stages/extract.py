@@ -1,0 +1,159 @@
+"""Stage *features* and *globals*: what describes each image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loc.errors import DataError
+from loc.plugins.blocks import ResolvedPlugin
+from loc.runtime.extraction import PhotoFile, Skipped, extract_many
+from loc.runtime.images import content_hash
+from loc.runtime.runtime import Runtime
+from loc.stages.artefacts import Features, Globals
+from loc.stages.fit import fit_state, load_fitted
+from loc.stores.features import FeatureStore, GlobalStore
+from loc.stores.fingerprint import fingerprint
+from loc.stores.parts import ItemKey
+from loc.types import ImageRecord
+
+#: Raised when this stage changes the numbers for an unchanged plug-in.
+STAGE_VERSION = 1
+
+
+def extract_features(
+    images: Sequence[ImageRecord], *, plugin: ResolvedPlugin, workdir: Path, runtime: Runtime
+) -> Features:
+    """Local features of ``images``; what the store already holds is not computed again.
+
+    Args:
+        images: any images of a scene; database and queries share one store.
+        plugin: the extractor with its options.
+        workdir: the run folder.
+
+    Returns:
+        The items of these images; unreadable photos are in ``skipped`` with the reason.
+    """
+    store = FeatureStore(features_folder(plugin, workdir), feature_fields(plugin))
+    keys, skipped = content_keys(images, runtime)
+    records = {image.name: image for image in images}
+    todo = store.missing(keys[name] for name in sorted(keys))
+    files = [PhotoFile(key.name, records[key.name].path, records[key.name].mask) for key in todo]
+    if files:
+        with store.writer() as writer:
+            results = extract_many(plugin, files, runtime=runtime)
+            for file, result in runtime.track(results, f"features {plugin.name}", len(files)):
+                if isinstance(result, Skipped):
+                    skipped[file.name] = result.reason
+                else:
+                    writer.put(keys[file.name], result)
+    usable = {name: key for name, key in keys.items() if name not in skipped}
+    return Features(store, usable, dict(sorted(skipped.items())), plugin, computed=len(todo))
+
+
+def extract_globals(
+    images: Sequence[ImageRecord],
+    features: Features,
+    *,
+    plugin: ResolvedPlugin,
+    fit_names: Sequence[str],
+    workdir: Path,
+    runtime: Runtime,
+) -> Globals:
+    """Global descriptors of ``images``, from pixels or aggregated from their local features.
+
+    Args:
+        fit_names: database images that a plug-in with ``needs_fit`` learns from; never a query,
+            so that a new query changes nothing of the map.
+    """
+    state = None
+    if plugin.cls.needs_fit:
+        state = fit_state(features, fit_names, plugin=plugin, workdir=workdir)
+    fields = global_fields(plugin, features, state)
+    folder = workdir / "globals" / f"{folder_name(plugin.name)}-{fingerprint(fields)}"
+    store = GlobalStore(folder, fields)
+    names = [image.name for image in images if image.name in features.keys]
+    keys = {name: features.keys[name] for name in names}
+    todo = store.missing(keys.values())
+    if todo:
+        with store.writer() as writer:
+            described = _describe(todo, images, features, plugin, state, runtime)
+            for key, vector in runtime.track(described, f"globals {plugin.name}", len(todo)):
+                writer.put(key, vector)
+    keys = {name: key for name, key in keys.items() if key in store}
+    return Globals(store, keys, plugin, state, computed=len(todo))
+
+
+def _describe(
+    todo: list[ItemKey],
+    images: Sequence[ImageRecord],
+    features: Features,
+    plugin: ResolvedPlugin,
+    state: Path | None,
+    runtime: Runtime,
+) -> Any:
+    if plugin.cls.source == "features":
+        instance = load_fitted(plugin, state)
+        for key in todo:
+            yield key, np.asarray(instance([features.store.get(key)]), np.float32)[0]
+        return
+    records = {image.name: image for image in images}
+    keys = {key.name: key for key in todo}
+    files = [PhotoFile(key.name, records[key.name].path) for key in todo]
+    for file, result in extract_many(plugin, files, runtime=runtime):
+        if not isinstance(result, Skipped):
+            yield keys[file.name], result
+
+
+def content_keys(
+    images: Sequence[ImageRecord], runtime: Runtime
+) -> tuple[dict[str, ItemKey], dict[str, str]]:
+    """Item keys of images (name and hash of the bytes now on disk), and those that cannot be read."""
+
+    def key_of(image: ImageRecord) -> ItemKey | DataError:
+        try:
+            return ItemKey(image.name, content_hash(image.path, image.mask))
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(runtime.num_workers) as threads:
+        found = list(threads.map(key_of, images))
+    keys, skipped = {}, {}
+    for image, key in zip(images, found, strict=True):
+        if isinstance(key, DataError):
+            skipped[image.name] = key.message
+        else:
+            keys[image.name] = key
+    return keys, skipped
+
+
+def feature_fields(plugin: ResolvedPlugin) -> dict[str, Any]:
+    """What the fingerprint of a feature store covers."""
+    return {"kind": "features", "stage": STAGE_VERSION, **plugin.fingerprint_fields()}
+
+
+def global_fields(plugin: ResolvedPlugin, features: Features, state: Path | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {"kind": "globals", "stage": STAGE_VERSION, **plugin.fingerprint_fields()}
+    if plugin.cls.source == "features":
+        fields["features"] = features.store.folder.name
+    if state is not None:
+        fields["fit"] = state.name
+    return fields
+
+
+def features_folder(plugin: ResolvedPlugin, workdir: Path) -> Path:
+    return workdir / "features" / f"{folder_name(plugin.name)}-{fingerprint(feature_fields(plugin))}"
+
+
+def folder_name(plugin_name: str) -> str:
+    """A plug-in's name as part of a folder's: ``package.module:Class`` has a colon.
+
+    >>> folder_name("my.package:Corner")
+    'my.package_Corner'
+    """
+    return re.sub(r"[^\w.-]", "_", plugin_name)

@@ -1,0 +1,67 @@
+"""Stage *fit*: what a plug-in learns from the database images (codebook, PCA)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loc.errors import DataError, PluginError, StoreError
+from loc.plugins.blocks import ResolvedPlugin
+from loc.stages.artefacts import Features
+from loc.stores.fingerprint import fingerprint
+from loc.stores.products import make_product
+from loc.types import LocalFeatures
+
+STAGE_VERSION = 1
+_STATE = "state.npz"
+
+
+def fit_state(features: Features, names: Sequence[str], *, plugin: ResolvedPlugin, workdir: Path) -> Path:
+    """Fit ``plugin`` on the images ``names`` and return the folder of the fitted state.
+
+    Raises:
+        DataError: none of the images has features to learn from.
+    """
+    keys = [features.keys[name] for name in sorted(names) if name in features.keys]
+    if not any(features.store.count(key) for key in keys):
+        raise DataError(
+            f"{plugin.name} has nothing to learn from: none of {len(names)} database images has keypoints",
+            "check that the photos can be read and are not blank: loc extract --json",
+        )
+    fields = {
+        "kind": "fit",
+        "stage": STAGE_VERSION,
+        **plugin.fingerprint_fields(),
+        "features": features.store.folder.name,
+        "items": [list(key) for key in keys],
+    }
+
+    def build(folder: Path) -> None:
+        def inputs() -> Iterator[LocalFeatures]:
+            for key in keys:
+                yield features.store.get(key)
+
+        state = plugin.build().fit(inputs())
+        np.savez(folder / _STATE, **dict(sorted(state.items())))
+
+    folder = workdir / "fits" / f"{plugin.name.replace(':', '_')}-{fingerprint(fields)}"
+    return make_product(folder, {**fields, "items": len(keys)}, build)
+
+
+def load_fitted(plugin: ResolvedPlugin, state: Path | None, *, device: str = "cpu") -> Any:
+    """The plug-in, with its fitted state if it needs one."""
+    instance = plugin.build(device=device)
+    if plugin.cls.needs_fit:
+        if state is None:
+            raise PluginError(f"{plugin.name} needs to be fitted first", "run the stage globals")
+        try:
+            with np.load(state / _STATE, allow_pickle=False) as arrays:
+                instance.load_state(dict(arrays))
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"the fit {state} is damaged: {error}", f"delete the folder {state} and run again"
+            ) from error
+    return instance
