@@ -1,0 +1,150 @@
+"""Absolute pose of one image from 2D-3D matches: LO-RANSAC, refinement, and checks on both sides.
+
+pycolmap accepts nonsense silently: three points give a "pose" with three inliers, NaN input is not
+refused, and the camera is refined in place. So counts and finiteness are checked before, and the
+result is measured again after: every number of a :class:`PnPResult` comes from reprojecting the
+matches with the final pose and camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+
+from loc.colmap import camera_from_colmap, camera_to_colmap, pose_from_colmap, pycolmap
+from loc.errors import DataError
+from loc.types import Array, Camera, Pose
+
+#: Three points fix a pose, the fourth tells a pose from a coincidence; pycolmap needs it said.
+MIN_POINTS = 4
+#: A focal length outside these multiples of the long side is no camera (0.1: 157° of view; 10: 6°).
+FOCAL_RANGE = (0.1, 10.0)
+
+
+@dataclass(frozen=True, eq=False)
+class PnPResult:
+    """A pose and what supports it.
+
+    Attributes:
+        pose: cam_from_world.
+        camera: the camera after refinement (equal to the given one where the focal length is fixed).
+        inliers: ``(n,)`` bool, matches in front of the camera within the threshold.
+        residuals_px: ``(n,)`` float64 reprojection error of every match; infinite behind the camera.
+        covariance: ``(6, 6)`` float64 in COLMAP's tangent (rotation in rad, then translation in world
+            units) for image noise of 1 px, or None where the problem is singular.
+    """
+
+    pose: Pose
+    camera: Camera
+    inliers: Bool[Array, " n"]
+    residuals_px: Float64[Array, " n"]
+    covariance: Float64[Array, "6 6"] | None
+
+    @property
+    def num_inliers(self) -> int:
+        return int(self.inliers.sum())
+
+
+def estimate_pose(
+    xy: Float[Array, "n 2"],
+    xyz: Float[Array, "n 3"],
+    camera: Camera,
+    *,
+    max_error_px: float,
+    focal: Literal["fixed", "estimate"] = "fixed",
+    seed: int = 0,
+) -> PnPResult | None:
+    """Pose of a camera from image points and the world points they show.
+
+    The result depends on the order of the matches: sort them. Runs on one thread with a fixed seed,
+    so it is the same in any number of worker threads; the GIL is released while it runs.
+
+    Args:
+        xy: px, corner origin, stored image.
+        xyz: world units.
+        camera: intrinsics; its focal length is the start value where it is estimated.
+        max_error_px: RANSAC threshold.
+        focal: ``estimate`` finds the focal length with the pose (P4Pf) and refines it.
+
+    Returns:
+        None where there is no pose: fewer than four matches, no consensus, or a result that is not
+        finite or has a focal length that no camera has.
+
+    Raises:
+        DataError: the input holds NaN or infinity.
+    """
+    xy, xyz = np.asarray(xy, np.float64), np.asarray(xyz, np.float64)
+    if not (np.isfinite(xy).all() and np.isfinite(xyz).all()):
+        raise DataError(
+            f"the 2D-3D matches hold NaN or infinity ({len(xy)} matches)",
+            "check the map: its points must be finite",
+        )
+    if len(xy) < MIN_POINTS:
+        return None
+    native = camera_to_colmap(camera)
+    answer = pycolmap.estimate_and_refine_absolute_pose(
+        xy, xyz, native, _ransac(max_error_px, focal, seed), _refinement(focal), return_covariance=True
+    )
+    if answer is None or not _is_finite(answer["cam_from_world"]) or not _is_camera(native):
+        return None
+    pose = pose_from_colmap(answer["cam_from_world"])
+    residuals = _residuals(pose, native, xy, xyz)
+    inliers = residuals <= max_error_px
+    if int(inliers.sum()) < MIN_POINTS:
+        return None
+    return PnPResult(
+        pose=pose,
+        camera=camera if focal == "fixed" else camera_from_colmap(native),
+        inliers=inliers,
+        residuals_px=residuals,
+        covariance=_checked_covariance(answer.get("covariance")),
+    )
+
+
+def reprojection_errors(
+    pose: Pose, camera: Camera, xy: Float[Array, "n 2"], xyz: Float[Array, "n 3"]
+) -> Float64[Array, " n"]:
+    """``(n,)`` float64 px; infinite for points behind the camera."""
+    return _residuals(pose, camera_to_colmap(camera), np.asarray(xy, np.float64), np.asarray(xyz, np.float64))
+
+
+def _ransac(max_error_px: float, focal: str, seed: int) -> pycolmap.AbsolutePoseEstimationOptions:
+    options = pycolmap.AbsolutePoseEstimationOptions()
+    options.estimate_focal_length = focal == "estimate"
+    options.ransac.max_error = max_error_px
+    options.ransac.random_seed = seed
+    options.ransac.num_threads = 1  # two threads give other poses from run to run
+    return options
+
+
+def _refinement(focal: str) -> pycolmap.AbsolutePoseRefinementOptions:
+    options = pycolmap.AbsolutePoseRefinementOptions()
+    options.refine_focal_length = focal == "estimate"
+    options.refine_extra_params = False
+    return options
+
+
+def _residuals(pose: Pose, native: pycolmap.Camera, xy: Array, xyz: Array) -> Float64[Array, " n"]:
+    in_camera = xyz @ pose.rotation.T + pose.translation
+    errors = np.linalg.norm(native.img_from_cam(in_camera) - xy, axis=1)
+    # Behind the camera pycolmap projects to NaN.
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def _is_finite(rigid: pycolmap.Rigid3d) -> bool:
+    return bool(np.isfinite(rigid.rotation.quat).all() and np.isfinite(rigid.translation).all())
+
+
+def _is_camera(native: pycolmap.Camera) -> bool:
+    """Whether the refined intrinsics are those of a camera that could exist."""
+    focal = native.mean_focal_length() / max(native.width, native.height)
+    return bool(np.isfinite(native.params).all() and FOCAL_RANGE[0] <= focal <= FOCAL_RANGE[1])
+
+
+def _checked_covariance(covariance: Array | None) -> Float64[Array, "6 6"] | None:
+    if covariance is None or not np.isfinite(covariance).all() or (np.diag(covariance) < 0).any():
+        return None
+    return np.asarray(covariance, np.float64)
