@@ -12,6 +12,10 @@ import pycolmap
 
 from loc.types import Camera, Pose
 
+# COLMAP announces every extractor it creates; warnings and errors stay. The mapper's child process,
+# whose output is a log file, lowers this again.
+pycolmap.logging.minloglevel = int(pycolmap.logging.WARNING)
+
 __all__ = [
     "camera_from_colmap",
     "camera_to_colmap",

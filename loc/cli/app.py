@@ -1,0 +1,307 @@
+"""The commands of ``loc``. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loc.cli.console import (
+    Batch,
+    Device,
+    FeaturesOption,
+    Json,
+    MatcherOption,
+    Output,
+    Settings,
+    Workers,
+    overrides,
+    print_json,
+    print_line,
+    print_rows,
+    read_config,
+    runtime,
+)
+from loc.cli.guard import Guard
+
+if TYPE_CHECKING:
+    from loc.config import RunConfig
+    from loc.pipeline import Run
+
+app = typer.Typer(
+    cls=Guard,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Visual localization in SfM workflows: from a folder of photos to a map, to query poses with a "
+    "verdict, to a report. Add --debug to any command for tracebacks.",
+)
+Config = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped config (loc plugins).")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from loc import __version__
+
+        print_line(f"loc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def reconstruct(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    output: Output,
+    queries: Annotated[Path | None, typer.Option(help="Folder of photos to localize in the map.")] = None,
+    features: FeaturesOption = None,
+    matcher: MatcherOption = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """From a folder of photos to a map, and to poses of query photos if there are any."""
+    from loc.plugins.blocks import load_config
+
+    scene: dict[str, Any] = {"scene.layout": "folder", "scene.images": str(photos)}
+    if queries is not None:
+        scene["scene.queries"] = str(queries)
+    chosen = {**scene, **overrides(settings, features=features, matcher=matcher)}
+    _run_and_report(load_config(None, chosen), output, device, workers, json=json)
+
+
+@app.command()
+def run(
+    config: Config,
+    output: Output,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """Everything a config describes: map, poses, evaluation, report."""
+    _run_and_report(read_config(config, settings), output, device, workers, batch_size, json=json)
+
+
+@app.command()
+def extract(
+    config: Config,
+    output: Output,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """The run up to the features of all images."""
+    _run_and_report(
+        read_config(config, settings), output, device, workers, batch_size, until="features", json=json
+    )
+
+
+@app.command()
+def match(
+    config: Config,
+    output: Output,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """The run up to the matches of the database images."""
+    _run_and_report(
+        read_config(config, settings), output, device, workers, batch_size, until="matches", json=json
+    )
+
+
+@app.command("map")
+def map_(
+    config: Config,
+    output: Output,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """The run up to the map."""
+    _run_and_report(
+        read_config(config, settings), output, device, workers, batch_size, until="map", json=json
+    )
+
+
+@app.command()
+def localize(
+    config: Config,
+    output: Output,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """The run up to the poses of the queries, without evaluation and report."""
+    _run_and_report(
+        read_config(config, settings), output, device, workers, batch_size, until="poses", json=json
+    )
+
+
+@app.command("localize-photo")
+def localize_photo(
+    photos: Annotated[list[Path], typer.Argument(help="Photos; intrinsics come from EXIF or are estimated.")],
+    map_folder: Annotated[Path, typer.Option("--map", help="Run folder with a finished map.")],
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Where were these photos taken? Reads the map, writes nothing."""
+    from loc.cli.results import photo_rows, query_json
+    from loc.record import open_map
+    from loc.runtime.runtime import Runtime
+    from loc.stages.localize import Localizer
+
+    localizer = Localizer(open_map(map_folder), runtime=Runtime(device=device))
+    results = [localizer.localize(photo) for photo in photos]
+    if json:
+        print_json([query_json(result) for result in results])
+    else:
+        print_rows(*photo_rows(results))
+
+
+@app.command()
+def holdout(
+    model: Annotated[Path, typer.Argument(help="COLMAP model with poses (bin or txt).")],
+    images: Annotated[Path, typer.Argument(help="Image root of the model.")],
+    output: Output,
+    queries: Annotated[Path | None, typer.Option(help="List of images to hold out.")] = None,
+    every: Annotated[
+        int | None, typer.Option(min=2, help="Hold out every N-th image instead (default 5).")
+    ] = None,
+    features: FeaturesOption = None,
+    matcher: MatcherOption = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """How well would a method localize in my scene? Map without some images, then localize them."""
+    from loc.cli.results import holdout_rows
+    from loc.holdout import run_holdout
+
+    chosen = overrides(settings, features=features, matcher=matcher)
+    with runtime(device, workers) as where:
+        summary = run_holdout(
+            model, images, output, queries=queries, every=every, overrides=chosen, runtime=where
+        )
+    if json:
+        print_json(summary)
+    else:
+        print_rows(*holdout_rows(summary))
+
+
+@app.command("eval")
+def evaluate(
+    poses: Annotated[Path, typer.Argument(help="Pose file: name qw qx qy qz tx ty tz.")],
+    ground_truth: Annotated[Path, typer.Argument(help="True poses: the same format, or a COLMAP model.")],
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(help="POSITION,DEGREES; repeat it (default 0.25,2 0.5,5 5,10)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Recall and median errors of a pose file; every query of the ground truth counts."""
+    from loc.cli.results import evaluation_rows, parse_thresholds
+    from loc.stages.evaluate import evaluate_files
+
+    summary = evaluate_files(poses, ground_truth, parse_thresholds(threshold))
+    if json:
+        print_json(summary)
+    else:
+        print_rows(*evaluation_rows(summary))
+
+
+@app.command()
+def plan(
+    config: Config,
+    output: Output,
+    settings: Settings = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Photos to try in memory to predict sizes and times; 0: none.")
+    ] = 5,
+    json: Json = False,
+) -> None:
+    """What each stage of a run would do, and why; nothing is written."""
+    from loc.cli.results import plan_rows
+    from loc.plan import make_plan
+
+    steps = make_plan(read_config(config, settings), output, sample=sample)
+    if json:
+        print_json([step.to_json() for step in steps])
+    else:
+        print_rows(*plan_rows(steps))
+
+
+@app.command()
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Show one plug-in with its options.")] = None,
+    json: Json = False,
+) -> None:
+    """Extractors, global extractors, matchers and presets."""
+    from loc.cli.plugin_card import plugin_card, plugin_table
+
+    if name is None:
+        data, rows = plugin_table()
+    else:
+        data, rows = plugin_card(name)
+    if json:
+        print_json(data)
+    else:
+        for line in rows:
+            print_line(line)
+
+
+@app.command()
+def digest(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")], json: Json = False
+) -> None:
+    """A hash over everything a run computed: equal for equal results, however they were computed."""
+    from loc.digest import run_digest
+
+    found = run_digest(run_folder)
+    if json:
+        print_json(found)
+    else:
+        print_rows(["artefact", "digest"], [[name, value] for name, value in found.items()])
+
+
+def _run_and_report(
+    config: RunConfig,
+    output: Path,
+    device: str,
+    workers: int,
+    batch_size: int = 8,
+    *,
+    until: str = "report",
+    json: bool,
+) -> None:
+    from loc.cli.results import run_json, run_lines
+    from loc.pipeline import run as run_pipeline
+
+    with runtime(device, workers, batch_size) as where:
+        finished: Run = run_pipeline(config, output, runtime=where, until=until)
+    if json:
+        print_json(run_json(finished))
+    else:
+        for line in run_lines(finished):
+            print_line(line)

@@ -1,0 +1,89 @@
+"""What commands share: options, progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from loc.config import RunConfig
+    from loc.runtime.runtime import Runtime
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="Run folder; run again to resume.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="SECTION.OPTION=VALUE, e.g. --set matcher.ratio=0.9")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes and threads; 0 is one per core.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images shown to a network at once.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+FeaturesOption = Annotated[str | None, typer.Option("--features", help="Extractor or preset (loc plugins).")]
+MatcherOption = Annotated[str | None, typer.Option("--matcher", help="Matcher or preset (loc plugins).")]
+
+
+def overrides(settings: list[str] | None, **blocks: str | None) -> dict[str, Any]:
+    """``--features NAME`` and the like, then every ``--set``, as dotted keys."""
+    from loc.config import parse_override
+
+    chosen: dict[str, Any] = {name: value for name, value in blocks.items() if value is not None}
+    return {**chosen, **dict(parse_override(item) for item in settings or [])}
+
+
+def read_config(path: str, settings: list[str] | None) -> RunConfig:
+    from loc.plugins.blocks import load_config
+
+    return load_config(path, overrides(settings))
+
+
+@contextmanager
+def runtime(device: str, workers: int, batch_size: int = 8) -> Iterator[Runtime]:
+    """A runtime that draws progress with an ETA on a terminal and stays silent elsewhere."""
+    from loc.runtime.runtime import Runtime
+
+    logging.getLogger("loc").addHandler(_stderr_handler())
+    if not sys.stderr.isatty():
+        yield Runtime(device=device, workers=workers, batch_size=batch_size)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks or done == 0:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield Runtime(device=device, workers=workers, batch_size=batch_size, progress=advance)
+
+
+def print_json(data: Any) -> None:
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+
+
+def print_line(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+
+
+def print_rows(header: list[str], rows: list[list[str]]) -> None:
+    """A plain aligned table: the same on a terminal, in a file and in a pipe."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print_line(line.rstrip())
+
+
+def _stderr_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    return handler

@@ -1,0 +1,174 @@
+"""The method on a page: one list of stages, walked once for the map and once for the queries.
+
+    map line     database images → features → globals → pairs → matches → map
+    query line   query images    → features → globals → pairs → matches → poses → report
+
+The map never depends on a query: adding one recomputes nothing of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loc.config import RunConfig
+from loc.layouts import load_scene
+from loc.plugins.blocks import resolve_block
+from loc.record import Record, run_log
+from loc.runtime.runtime import Runtime
+from loc.sfm.bundle import MapBundle
+from loc.stages.artefacts import Features, Globals, Matched, PairList
+from loc.stages.evaluate import Report, evaluate
+from loc.stages.extract import extract_features, extract_globals
+from loc.stages.localize import Poses, localize
+from loc.stages.map import make_map
+from loc.stages.match import match_pairs
+from loc.stages.pairs import make_pairs, needs_globals
+from loc.types import ImageRecord, Scene
+
+STAGES = ("features", "matches", "map", "poses", "report")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run made; stages that were not asked for are None."""
+
+    workdir: Path
+    scene: Scene
+    features: Features
+    matches: Matched | None = None
+    bundle: MapBundle | None = None
+    poses: Poses | None = None
+    report: Report | None = None
+
+
+def run(
+    config: RunConfig, workdir: str | Path, *, runtime: Runtime | None = None, until: str = "report"
+) -> Run:
+    """Walk the map line, then the query line; what is already there is not computed again.
+
+    Args:
+        config: from :func:`loc.load_config`.
+        workdir: the run folder; another config shares its stores and overwrites nothing.
+        until: last stage to run, one of ``STAGES``.
+    """
+    workdir, runtime = Path(workdir), runtime or Runtime()
+    scene = load_scene(config.scene)
+    with run_log(workdir, config), Record(workdir, config, scene) as record:
+        line = _Line(config, scene, workdir, runtime, record)
+
+        features, globals_ = line.describe(scene.db)
+        if until == "features":
+            return Run(workdir, scene, line.describe(scene.images)[0])
+        pairs = line.pairs("map", features, globals_)
+        matches = line.match(features, pairs)
+        if until == "matches":
+            return Run(workdir, scene, features, matches)
+        bundle = line.map(features, globals_, pairs, matches)
+        if until == "map" or not scene.queries:
+            report = None if until in ("map", "poses") else line.report(bundle, None)
+            return Run(workdir, scene, features, matches, bundle, report=report)
+
+        features, globals_ = line.describe(scene.images)
+        pairs = line.pairs("query", features, globals_, bundle.registered)
+        matches = line.match(features, pairs)
+        poses = line.localize(bundle, features, pairs, matches)
+        report = None if until == "poses" else line.report(bundle, poses)
+        return Run(workdir, scene, features, matches, bundle, poses, report)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The stages with the configuration of this run."""
+
+    config: RunConfig
+    scene: Scene
+    workdir: Path
+    runtime: Runtime
+    record: Record
+
+    def describe(self, images: Sequence[ImageRecord]) -> tuple[Features, Globals | None]:
+        plugin = resolve_block("features", self.config.features)
+        features = extract_features(images, plugin=plugin, workdir=self.workdir, runtime=self.runtime)
+        globals_ = None
+        if self.config.globals is not None and needs_globals(self.config.pairs, self.scene):
+            globals_ = extract_globals(
+                images,
+                features,
+                plugin=resolve_block("globals", self.config.globals),
+                fit_names=[image.name for image in self.scene.db],
+                workdir=self.workdir,
+                runtime=self.runtime,
+            )
+        self.record.described(features, globals_)
+        return features, globals_
+
+    def pairs(
+        self, role: str, features: Features, globals_: Globals | None, among: Sequence[str] | None = None
+    ) -> PairList:
+        pairs = make_pairs(
+            role,
+            self.scene,
+            features,
+            globals_,
+            config=self.config.pairs,
+            among=among,
+            workdir=self.workdir,
+            runtime=self.runtime,
+        )
+        self.record.paired(role, pairs)
+        return pairs
+
+    def match(self, features: Features, pairs: PairList) -> Matched:
+        plugin = resolve_block("matcher", self.config.matcher)
+        matches = match_pairs(
+            features, pairs.pairs, plugin=plugin, workdir=self.workdir, runtime=self.runtime
+        )
+        self.record.matched(matches)
+        return matches
+
+    def map(
+        self, features: Features, globals_: Globals | None, pairs: PairList, matches: Matched
+    ) -> MapBundle:
+        blocks: dict[str, Any] = self.config.model_dump(mode="json", by_alias=True)
+        bundle = make_map(
+            replace(self.scene, images=self.scene.db),
+            features,
+            pairs,
+            matches,
+            globals_=globals_,
+            config=self.config.map,
+            blocks={name: blocks[name] for name in ("features", "globals", "matcher", "localize")},
+            workdir=self.workdir,
+            runtime=self.runtime,
+        )
+        self.record.mapped(bundle)
+        return bundle
+
+    def localize(self, bundle: MapBundle, features: Features, pairs: PairList, matches: Matched) -> Poses:
+        poses = localize(
+            self.scene,
+            bundle,
+            features,
+            pairs,
+            matches,
+            config=self.config.localize,
+            workdir=self.workdir,
+            runtime=self.runtime,
+        )
+        self.record.localized(poses.folder)
+        return poses
+
+    def report(self, bundle: MapBundle, poses: Poses | None) -> Report:
+        report = evaluate(
+            self.scene,
+            bundle,
+            poses,
+            config=self.config.evaluate,
+            workdir=self.workdir,
+            runtime=self.runtime,
+        )
+        self.record.reported(report.folder)
+        return report

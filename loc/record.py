@@ -1,0 +1,138 @@
+"""What a run folder says of itself: `run.json` (which artefacts belong to the run) and `run.log`."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from loc import __version__
+from loc.config import RunConfig
+from loc.errors import DataError, StoreError
+from loc.sfm.bundle import MapBundle
+from loc.stages.artefacts import Features, Globals, Matched, PairList
+from loc.stores.files import make_folder, read_json, write_json, writing
+from loc.types import Scene
+
+FILE = "run.json"
+log = logging.getLogger("loc")
+
+
+class Record:
+    """Notes the artefacts as stages finish; written whole when the run stops, however it stops."""
+
+    def __init__(self, workdir: Path, config: RunConfig, scene: Scene) -> None:
+        self.workdir = workdir
+        self.data: dict[str, Any] = {
+            "loc": __version__,
+            "config": config.model_dump(mode="json", by_alias=True),
+            "scene": {
+                "db": len(scene.db),
+                "queries": len(scene.queries),
+                "skipped": dict(sorted(scene.skipped.items())),
+            },
+        }
+
+    def described(self, features: Features, globals_: Globals | None) -> None:
+        self.data["features"] = {
+            "folder": self._relative(features.store.folder),
+            "items": {name: key.content for name, key in sorted(features.keys.items())},
+            "skipped": features.skipped,
+        }
+        if globals_ is not None:
+            self.data["globals"] = {
+                "folder": self._relative(globals_.store.folder),
+                "items": {name: key.content for name, key in sorted(globals_.keys.items())},
+            }
+
+    def paired(self, role: str, pairs: PairList) -> None:
+        self.data[f"pairs_{role}"] = self._relative(pairs.folder)
+
+    def matched(self, matches: Matched) -> None:
+        self.data["matches"] = self._relative(matches.store.folder)
+
+    def mapped(self, bundle: MapBundle) -> None:
+        self.data["map"] = self._relative(bundle.folder)
+
+    def localized(self, folder: Path) -> None:
+        self.data["poses"] = self._relative(folder)
+
+    def reported(self, folder: Path) -> None:
+        self.data["report"] = self._relative(folder)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        write_json(self.workdir / FILE, self.data)
+
+    def _relative(self, folder: Path) -> str:
+        return folder.relative_to(self.workdir).as_posix()
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """``run.json`` of a run folder.
+
+    Raises:
+        DataError: the folder is not a run.
+    """
+    if not (workdir / FILE).is_file():
+        raise DataError(
+            f"{workdir} is not a run folder: it has no {FILE}",
+            "give the folder that -o named: loc run … -o RUN",
+        )
+    data: dict[str, Any] = read_json(workdir / FILE)
+    return data
+
+
+def open_map(workdir: Path) -> MapBundle:
+    """The map of a run folder, or of a map's own folder."""
+    if (workdir / "bundle.json").is_file():
+        return MapBundle.open(workdir)
+    record = read_record(workdir)
+    if "map" not in record:
+        raise StoreError(
+            f"{workdir} has no finished map", "run it again: loc reconstruct PHOTOS -o, or loc map CONFIG -o"
+        )
+    return MapBundle.open(workdir / record["map"])
+
+
+@contextmanager
+def run_log(workdir: Path, config: RunConfig) -> Iterator[None]:
+    """Append what `loc` logs, with versions, to ``run.log`` while the block runs."""
+    make_folder(workdir)
+    with writing(workdir):
+        handler = logging.FileHandler(workdir / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        log.info("loc %s, Python %s, %s", __version__, platform.python_version(), _versions())
+        log.info("config %s", config.model_dump_json(by_alias=True))
+        yield
+        log.info("finished")
+    except BaseException as error:
+        log.error("%s: %s", type(error).__name__, error)
+        raise
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _versions() -> str:
+    out = []
+    for name in ("pycolmap", "torch", "numpy", "h5py", "opencv-python-headless", "faiss-cpu"):
+        try:
+            out.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(out)
