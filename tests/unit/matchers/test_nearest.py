@@ -24,12 +24,13 @@ def match(a: np.ndarray, b: np.ndarray, **options: object):
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    is_integer = a.dtype == np.uint8
     a, b = a.astype(np.float64), b.astype(np.float64)
-    if a.dtype != np.uint8 and a.max() <= 1.5:
+    if is_integer:
+        a, b = a / 512, b / 512
+    else:
         a /= np.linalg.norm(a, axis=1, keepdims=True)
         b /= np.linalg.norm(b, axis=1, keepdims=True)
-    else:
-        a, b = a / 512, b / 512
     return np.linalg.norm(a[:, None] - b[None], axis=2)
 
 
@@ -183,18 +184,18 @@ class Largest(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for value in out if isinstance(out, tuple | list) else [out]:
             if isinstance(value, torch.Tensor):
-                self.bytes = max(self.bytes, value.numel() * value.element_size())
+                self.bytes = max(self.bytes, value.untyped_storage().nbytes())
         return out
 
 
 def test_the_matrix_is_never_held(monkeypatch) -> None:
-    monkeypatch.setattr(module, "TILE_BYTES", {"cpu": 2**20})
-    a, b = noisy_pair("uint8", 4000, 3000)
+    monkeypatch.setattr(module, "TILE_BYTES", {"cpu": 2**17})
+    a, b = noisy_pair("uint8", 1000, 800, 16)
     matcher = Nearest(NearestConfig(), device="cpu")
     pair = matcher.prepare(features(a)), matcher.prepare(features(b))
     with Largest() as largest:
         matcher([pair])
-    assert pair[0].matrix.numel() * 4 < largest.bytes <= 2**20 < 4000 * 3000
+    assert pair[0].matrix.numel() * 4 < largest.bytes <= 2**17 < 1000 * 800
 
 
 def test_thread_count_and_tiles_do_not_change_integer_matches(monkeypatch) -> None:
