@@ -64,7 +64,7 @@ class Preparer:
         self._bytes = 0
 
     def prepared(self, key: Any, features: LocalFeatures) -> Any:
-        """Prepared features; kept under ``key`` until the cache is full."""
+        """Prepared features; kept under ``key``, if it is not None, until the cache is full."""
         for field in sorted(self.plugin.cls.requires):
             if getattr(features, field, None) is None:
                 raise PluginError(
@@ -72,6 +72,8 @@ class Preparer:
                     "choose another matcher, or an extractor that gives them: loc plugins",
                 )
         value = self._call.prepare(features)
+        if key is None:
+            return value
         size = features.descriptors.nbytes + features.keypoints.nbytes
         self._cache[key] = (value, size)
         self._bytes += size

@@ -1,0 +1,240 @@
+"""Stage *poses*: where every query was taken, and how far to believe it; and one photo at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loc.config import LocalizeConfig, validate
+from loc.errors import DataError
+from loc.layouts.cameras import check_size
+from loc.runtime.extraction import PhotoExtractor
+from loc.runtime.images import Photo
+from loc.runtime.runtime import Runtime
+from loc.sfm.bundle import MapBundle
+from loc.sfm.locate import MatchedQuery, locate
+from loc.stages.artefacts import Features, Matched, PairList
+from loc.stages.match import Preparer
+from loc.stages.onephoto import OnePhoto, Retrieval
+from loc.stages.poses import Poses, write_results
+from loc.stores.features import as_stored
+from loc.stores.fingerprint import fingerprint
+from loc.stores.products import is_done, make_product
+from loc.types import Camera, ImageRecord, LocalFeatures, Matches, QueryResult, Scene
+
+#: Raised when this stage changes the numbers.
+STAGE_VERSION = 1
+
+
+def localize(
+    scene: Scene,
+    bundle: MapBundle,
+    features: Features,
+    pairs: PairList,
+    matches: Matched,
+    *,
+    config: LocalizeConfig,
+    workdir: Path,
+    runtime: Runtime,
+) -> Poses:
+    """Poses of the scene's queries; every query gets a status, none a pose that is not its own.
+
+    The result is independent of the number of workers: queries do not see each other.
+
+    Args:
+        features: of all images; says which photos could not be read.
+        pairs: ``(query, db)`` pairs; ``ranked`` is the order of a query's references.
+        matches: of these pairs, and the keypoints they refer to.
+    """
+    fields = _fields(scene, bundle, features, pairs, matches, config)
+    folder = workdir / "poses" / fingerprint(fields)
+    if is_done(folder):
+        return Poses.open(folder)
+
+    def build(partial: Path) -> None:
+        waiting = _queries(scene, features, pairs, matches)
+        results = _located(waiting, bundle, config, runtime)
+        tracked = runtime.track(results, "poses", len(scene.queries))
+        write_results(partial, list(tracked))
+
+    make_product(folder, {**fields, "queries": len(scene.queries)}, build)
+    return Poses.open(folder)
+
+
+def _fields(
+    scene: Scene,
+    bundle: MapBundle,
+    features: Features,
+    pairs: PairList,
+    matches: Matched,
+    config: LocalizeConfig,
+) -> dict[str, Any]:
+    """What the fingerprint covers: options, map, and the queries with their cameras and pairs."""
+    queries = [
+        [image.name, scene.camera_of(image).to_json(), list(features.keys.get(image.name, ()))]
+        for image in scene.queries
+    ]
+    return {
+        "kind": "poses",
+        "stage": STAGE_VERSION,
+        "localize": config.model_dump(mode="json"),
+        "map": bundle.folder.name,
+        "matches": matches.store.folder.name,
+        "keypoints": matches.keypoints.store.folder.name,
+        "pairs": pairs.folder.name,
+        "queries": fingerprint({"queries": queries}),
+    }
+
+
+def _queries(
+    scene: Scene, features: Features, pairs: PairList, matches: Matched
+) -> Iterator[QueryResult | MatchedQuery]:
+    """What each query has, read in the order of the names; results for those that cannot go on."""
+    references: dict[str, list[str]] = {}
+    for query, name in pairs.pairs:
+        references.setdefault(query, []).append(name)
+    for image in scene.queries:
+        if image.name not in features.keys:
+            reason = features.skipped.get(image.name, "it has no features")
+            yield QueryResult(image.name, "unreadable", reason)
+        else:
+            ranked = _in_rank_order(references.get(image.name, []), pairs.ranked.get(image.name, ()))
+            yield _matched_query(scene, image, ranked, matches)
+
+
+def _matched_query(scene: Scene, image: ImageRecord, ranked: list[str], matches: Matched) -> MatchedQuery:
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+    matched = [(name, matches.get((image.name, name))) for name in ranked]
+    keypoints = matches.keypoints.keypoints(image.name)
+    _lap(seconds, "read", started)
+    return MatchedQuery(image.name, scene.camera_of(image), keypoints, matched, seconds)
+
+
+def _in_rank_order(names: list[str], ranked: Sequence[str]) -> list[str]:
+    rank = {name: number for number, name in enumerate(ranked)}
+    return sorted(names, key=lambda name: (rank.get(name, len(rank)), name))
+
+
+def _located(
+    waiting: Iterator[QueryResult | MatchedQuery],
+    bundle: MapBundle,
+    config: LocalizeConfig,
+    runtime: Runtime,
+) -> Iterator[QueryResult]:
+    """Results in the order of the queries. Threads are enough: PnP releases the GIL.
+
+    Only this thread reads stores; a few queries per worker are in flight.
+    """
+
+    def work(query: QueryResult | MatchedQuery) -> QueryResult:
+        return query if isinstance(query, QueryResult) else locate(bundle.index, query, config)
+
+    bundle.index  # noqa: B018  (opened once, before threads ask for it)
+    in_flight: deque[Future[QueryResult]] = deque()
+    with ThreadPoolExecutor(runtime.num_workers) as threads:
+        for query in waiting:
+            in_flight.append(threads.submit(work, query))
+            if len(in_flight) > 2 * runtime.num_workers:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
+
+
+class Localizer:
+    """Localizes one photo at a time, in memory: nothing is written, the map is only read.
+
+    Everything is loaded once; database features are read when a photo needs them and kept (1 GiB).
+    Calls from several threads take turns.
+
+    Args:
+        bundle: the map, or its folder.
+        runtime: where to compute.
+        config: thresholds; default: those the map was made with.
+    """
+
+    def __init__(
+        self,
+        bundle: MapBundle | Path,
+        *,
+        runtime: Runtime | None = None,
+        config: LocalizeConfig | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, MapBundle) else MapBundle.open(bundle)
+        device = (runtime or Runtime()).torch_device()
+        self.config = config or validate(LocalizeConfig, self.bundle.localize, where="localize")
+        self._extractor = PhotoExtractor(self.bundle.extractor, device=device)
+        self._matcher = Preparer(self.bundle.matcher, device=device)
+        self._store = self.bundle.open_features()
+        self._retrieval = Retrieval.open(self.bundle, device=device)
+        self._index = self.bundle.index
+        self._turn = threading.Lock()
+
+    def localize(
+        self, image: Path | str | np.ndarray, *, camera: Camera | None = None, name: str | None = None
+    ) -> QueryResult:
+        """Where a photo was taken, with a status; a file that is no photo has status ``unreadable``.
+
+        Args:
+            image: a file, or pixels as stored: ``(h, w, 3)`` RGB or ``(h, w)`` grey, uint8.
+            camera: intrinsics of the stored pixel grid. Without: from the file's EXIF, else the focal
+                length is found with the pose.
+            name: what the result is called; default the file's name.
+
+        Raises:
+            DataError: ``camera`` is for another size than the photo's, or the array is no image.
+        """
+        label = name or ("image" if isinstance(image, np.ndarray) else Path(image).name)
+        with self._turn:
+            started = time.perf_counter()
+            try:
+                photo = OnePhoto.open(image, label)
+                pixels = photo.read(self._extractor.plugin.cls.color)
+            except DataError as error:
+                if isinstance(image, np.ndarray):
+                    raise
+                return QueryResult(label, "unreadable", error.message)
+            if camera is not None:
+                check_size(camera, photo.file, where="the camera given")
+            seconds: dict[str, float] = {}
+            _lap(seconds, "read", started)
+            return self._localized(photo, pixels, camera or photo.camera(), seconds)
+
+    def _localized(
+        self, photo: OnePhoto, pixels: Photo, camera: Camera, seconds: dict[str, float]
+    ) -> QueryResult:
+        started = time.perf_counter()
+        features = as_stored(self._extractor.extract(pixels, name=photo.file.name))
+        started = _lap(seconds, "extract", started)
+        references = self._retrieval.references(photo, features)
+        started = _lap(seconds, "retrieve", started)
+        matched = self._match(features, references)
+        _lap(seconds, "match", started)
+        query = MatchedQuery(photo.file.name, camera, features.keypoints, matched, seconds)
+        return locate(self._index, query, self.config)
+
+    def _match(self, features: LocalFeatures, references: list[str]) -> list[tuple[str, Matches]]:
+        if not references:
+            return []
+        prepared = self._matcher.prepared(None, features)
+        found = self._matcher.match([(prepared, self._prepared(name)) for name in references])
+        return list(zip(references, found, strict=True))
+
+    def _prepared(self, name: str) -> Any:
+        key = self.bundle.images[name]
+        known = self._matcher.cached(key)
+        return known if known is not None else self._matcher.prepared(key, self._store.get(key))
+
+
+def _lap(seconds: dict[str, float], step: str, since: float) -> float:
+    """Note how long a step took; returns the time now."""
+    now = time.perf_counter()
+    seconds[step] = round(now - since, 6)
+    return now

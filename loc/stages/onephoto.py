@@ -1,0 +1,137 @@
+"""What one photo needs that a run prepares for all: its camera, its pixels, its references."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import TypeAdapter
+
+from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs
+from loc.errors import DataError
+from loc.layouts.cameras import PhotoFile, exif_focal_px, initial_camera
+from loc.retrieval.topk import top_k
+from loc.runtime.decoding import Color, as_uint8
+from loc.runtime.extraction import PhotoExtractor
+from loc.runtime.images import Photo, read_photo
+from loc.sfm.bundle import MapBundle
+from loc.stages.fit import load_fitted
+from loc.types import Array, Camera, LocalFeatures
+
+log = logging.getLogger(__name__)
+
+#: Camera model where no intrinsics are given; its distortion starts, and stays, at zero.
+_CAMERA_MODEL = "SIMPLE_RADIAL"
+#: Without global descriptors a photo is matched with every image of the map; slow above this many.
+_MANY = 200
+
+
+@dataclass(frozen=True, eq=False)
+class OnePhoto:
+    """A photo on disk or in memory; ``pixels`` is ``(h, w, 3)`` or ``(h, w)`` uint8, or None for a file."""
+
+    file: PhotoFile
+    pixels: Array | None = None
+
+    @staticmethod
+    def open(image: Path | str | Array, name: str) -> OnePhoto:
+        """Look at the header of a file, or at the shape of an array.
+
+        Raises:
+            DataError: it is not a photo.
+        """
+        if not isinstance(image, np.ndarray):
+            return OnePhoto(PhotoFile.open(name, Path(image)))
+        colors = image.shape[2:]
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or colors not in ((), (3,)) or not image.size:
+            raise DataError(
+                f"{name}: an image in memory is (h, w, 3) RGB or (h, w) grey, uint8; "
+                f"got {image.shape} {image.dtype}",
+                "OpenCV's images are BGR: image[:, :, ::-1]; floats in [0, 1]: (255 * image).astype('uint8')",
+            )
+        return OnePhoto(PhotoFile(name, Path(name), (image.shape[1], image.shape[0]), {}), image)
+
+    def read(self, color: Color) -> Photo:
+        """Upright pixels in the colours a plug-in asks for."""
+        if self.pixels is None:
+            return read_photo(self.file.path, color=color)
+        return Photo(as_uint8(Image.fromarray(self.pixels), color), self.file.stored_wh)
+
+    def camera(self) -> Camera:
+        """From EXIF, else a guess whose focal length is to be found with the pose."""
+        focal_px = exif_focal_px(self.file) if self.pixels is None else None
+        return initial_camera(self.file, focal_px, _CAMERA_MODEL)
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """The database images to match a photo with, as the run's pair generators would choose them.
+
+    Attributes:
+        names: images of the map, sorted.
+        matrix: ``(len(names), d)`` float32 global descriptors, or None: match with all.
+        generators: those of the run that pair queries.
+        plugin: the global extractor; ``describe`` is its instance, or the runtime's for one that
+            looks at pixels.
+    """
+
+    names: tuple[str, ...]
+    generators: tuple[Any, ...] = ()
+    matrix: Array | None = None
+    describe: Any = None
+    from_pixels: bool = False
+
+    @staticmethod
+    def open(bundle: MapBundle, *, device: str) -> Retrieval:
+        names = bundle.registered
+        generators = _query_generators(bundle)
+        store, plugin = bundle.open_globals(), bundle.global_extractor
+        wants_all = any(_wants_all(each, len(bundle.images)) for each in generators)
+        if store is None or plugin is None or wants_all:
+            if not wants_all and len(names) > _MANY:
+                log.warning(
+                    "the map has no global descriptors: each photo is matched with all %d images", len(names)
+                )
+            return Retrieval(names)
+        matrix = store.matrix(bundle.images[name] for name in names)
+        store.close()
+        if plugin.cls.source == "features":
+            return Retrieval(names, generators, matrix, load_fitted(plugin, bundle.fit_folder, device=device))
+        return Retrieval(names, generators, matrix, PhotoExtractor(plugin, device=device), from_pixels=True)
+
+    def references(self, photo: OnePhoto, features: LocalFeatures) -> list[str]:
+        """Names of database images, most similar first."""
+        if self.matrix is None:
+            return list(self.names)
+        if self.from_pixels:
+            pixels = photo.read(self.describe.plugin.cls.color)
+            vector = self.describe.extract(pixels, name=photo.file.name)
+        else:
+            vector = np.asarray(self.describe([features]), np.float32)[0]
+        ranked, similarity = top_k(vector[None], self.matrix, len(self.names))
+        wanted = max(self._count(each, similarity[0]) for each in self.generators)
+        return [self.names[row] for row in ranked[0, :wanted] if row >= 0]
+
+    @staticmethod
+    def _count(generator: Any, similarity: Array) -> int:
+        """How many of the ranked images a generator asks for."""
+        enough = similarity >= (getattr(generator, "min_similarity", None) or -np.inf)
+        return int(enough[: generator.k].sum())
+
+
+def _query_generators(bundle: MapBundle) -> tuple[Any, ...]:
+    """Those of the run's pair generators that a photo of no list can use; by default ``auto``."""
+    adapter: TypeAdapter[tuple[PairsConfig, ...]] = TypeAdapter(tuple[PairsConfig, ...])
+    given = adapter.validate_python(tuple(bundle.blocks.get("pairs") or ()))
+    usable = (ExhaustivePairs, RetrievalPairs, AutoPairs)
+    return tuple(each for each in given if isinstance(each, usable) and each.for_ != "map") or (AutoPairs(),)
+
+
+def _wants_all(generator: Any, db_images: int) -> bool:
+    if isinstance(generator, AutoPairs):
+        return db_images < generator.exhaustive_below
+    return isinstance(generator, ExhaustivePairs)
