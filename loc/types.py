@@ -185,12 +185,15 @@ class Scene:
         skipped: photos that cannot be used, name → reason; reported, never silently dropped.
         ground_truth: query name → true pose, where the data set has it (never read by a stage
             before evaluation).
+        skipped_queries: those names of ``skipped`` that are queries, sorted: they count in every
+            denominator.
     """
 
     images: tuple[ImageRecord, ...]
     cameras: dict[str, Camera]
     skipped: dict[str, str] = field(default_factory=dict)
     ground_truth: dict[str, Pose] = field(default_factory=dict)
+    skipped_queries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.images, key=lambda image: image.name))
