@@ -12,7 +12,7 @@ from loc.colmap import pose_from_colmap, pycolmap
 from loc.config import RunConfig
 from loc.layouts.lists import write_poses
 from loc.plugins.blocks import load_config
-from loc.stores.files import make_folder, write_atomically
+from loc.stores.files import make_folder, write_text
 from loc.types import Pose
 
 _QUERIES = 3
@@ -40,7 +40,7 @@ def make_scene(folder: Path, *, frames: int = 12, points: int = 400, seed: int =
         camera = truth.cameras[by_name[name].camera_id]
         params = " ".join(repr(float(value)) for value in camera.params)
         lines.append(f"{name} {camera.model.name} {camera.width} {camera.height} {params}\n")
-    _write(folder / "queries.txt", "".join(lines))
+    write_text(folder / "queries.txt", "".join(lines))
     for name in queries:
         truth.deregister_frame(by_name[name].frame_id)
     truth.write(model)
@@ -62,10 +62,3 @@ def _synthesize(frames: int, points: int, seed: int) -> pycolmap.Reconstruction:
     options.num_frames_per_rig, options.num_points3D = frames, points
     options.camera_has_prior_focal_length = True
     return pycolmap.synthesize_dataset(options)
-
-
-def _write(path: Path, text: str) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)

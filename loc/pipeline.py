@@ -9,7 +9,7 @@ The map never depends on a query: adding one recomputes nothing of the map.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,12 @@ class Run:
 
     workdir: Path
     scene: Scene
-    features: Features
+    features: Features | None = None
     matches: Matched | None = None
     bundle: MapBundle | None = None
     poses: Poses | None = None
     report: Report | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def run(
@@ -59,24 +60,26 @@ def run(
     with run_log(workdir, config), Record(workdir, config, scene) as record:
         line = _Line(config, scene, workdir, runtime, record)
 
+        made = Run(workdir, scene, seconds=record.seconds)
+
         features, globals_ = line.describe(scene.db)
         if until == "features":
-            return Run(workdir, scene, line.describe(scene.images)[0])
+            return replace(made, features=line.describe(scene.images)[0])
         pairs = line.pairs("map", features, globals_)
         matches = line.match(features, pairs)
         if until == "matches":
-            return Run(workdir, scene, features, matches)
+            return replace(made, features=features, matches=matches)
         bundle = line.map(features, globals_, pairs, matches)
-        if until == "map" or not scene.queries:
-            report = None if until in ("map", "poses") else line.report(bundle, None)
-            return Run(workdir, scene, features, matches, bundle, report=report)
+        made = replace(made, features=features, matches=matches, bundle=bundle)
+        if until == "map":
+            return made
 
         features, globals_ = line.describe(scene.images)
-        pairs = line.pairs("query", features, globals_, bundle.registered)
+        pairs = line.pairs("query", features, globals_, bundle)
         matches = line.match(features, pairs)
         poses = line.localize(bundle, features, pairs, matches)
-        report = None if until == "poses" else line.report(bundle, poses)
-        return Run(workdir, scene, features, matches, bundle, poses, report)
+        made = replace(made, features=features, matches=matches, poses=poses)
+        return made if until == "poses" else replace(made, report=line.report(bundle, poses))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ class Record:
 
     def __init__(self, workdir: Path, config: RunConfig, scene: Scene) -> None:
         self.workdir = workdir
+        self.seconds: dict[str, float] = {}
         self.data: dict[str, Any] = {
             "loc": __version__,
             "config": config.model_dump(mode="json", by_alias=True),
@@ -37,6 +39,16 @@ class Record:
                 "skipped": dict(sorted(scene.skipped.items())),
             },
         }
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall time of the block to the stage's."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+            self.seconds[stage] = round(spent, 3)
 
     def described(self, features: Features, globals_: Globals | None) -> None:
         self.data["features"] = {
@@ -71,7 +83,7 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        write_json(self.workdir / FILE, self.data)
+        write_json(self.workdir / FILE, {**self.data, "seconds": self.seconds})
 
     def _relative(self, folder: Path) -> str:
         return folder.relative_to(self.workdir).as_posix()
