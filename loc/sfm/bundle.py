@@ -119,7 +119,7 @@ class MapBundle:
         Raises:
             StoreError: there is no complete map, or it was made by another version.
         """
-        if not (folder / FILE).is_file():
+        if not is_map(folder):
             raise StoreError(
                 f"{folder} is not a map: it has no {FILE}",
                 "give the folder of a finished map (RUN/map/<fingerprint>), or run the map again",
@@ -132,7 +132,7 @@ class MapBundle:
             )
         for name in ("cameras.bin", "images.bin", "points3D.bin"):
             _existing(folder / "model" / name, "model's file")
-        run = (folder / data["run"]).resolve()
+        run = Path(os.path.normpath(folder / data["run"]))
         images = data["images"]
         return MapBundle(
             folder=folder,
@@ -147,15 +147,15 @@ class MapBundle:
             stats=read_json(folder / "stats.json"),
         )
 
-    def save(self, folder: Path, *, run_folder: Path) -> None:
-        """Write ``bundle.json`` to ``folder`` (a partial product as deep in the run as the final one)."""
+    def save(self, *, run_folder: Path) -> None:
+        """Write ``bundle.json``, with paths relative to ``run_folder``; the same content is not written."""
 
         def relative(path: Path | None) -> str | None:
             return None if path is None else Path(os.path.relpath(path, run_folder)).as_posix()
 
         data = {
             "format": FORMAT,
-            "run": Path(os.path.relpath(run_folder, folder)).as_posix(),
+            "run": Path(os.path.relpath(run_folder, self.folder)).as_posix(),
             "images": {
                 name: {
                     "content": key.content,
@@ -170,7 +170,9 @@ class MapBundle:
             "fit": relative(self.fit_folder),
             "blocks": self.blocks,
         }
-        write_json(folder / FILE, data)
+        path = self.folder / FILE
+        if not path.is_file() or read_json(path) != data:
+            write_json(path, data)
 
     def _block(self, section: str) -> Any:
         if self.blocks.get(section) is None:
@@ -188,6 +190,11 @@ class MapBundle:
                 f"of the map {self.folder}, e.g. {missing[0].name}",
                 "run the same command that made the map again: it computes what is missing",
             )
+
+
+def is_map(folder: Path) -> bool:
+    """Whether a finished map with its bundle is in ``folder``."""
+    return (folder / FILE).is_file()
 
 
 def _existing(path: Path, what: str) -> Path:

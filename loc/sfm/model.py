@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 
 from loc.colmap import camera_to_colmap, pycolmap
 from loc.conventions import xyzw_from_wxyz
-from loc.errors import StoreError
+from loc.errors import DataError, StoreError
 from loc.sfm.index import PointIndex
 from loc.stores.files import write_atomically
 from loc.stores.fingerprint import digest
@@ -86,7 +86,7 @@ def read_model(folder: Path) -> Model:
         cameras = _read_cameras(_bytes(folder / "cameras.bin"))
         images = _read_images(_bytes(folder / "images.bin"))
         _, points = _read_points(_bytes(folder / "points3D.bin"))
-    except (OSError, ValueError, struct.error, UnicodeDecodeError) as error:
+    except (OSError, ValueError, struct.error, DataError) as error:
         raise StoreError(
             f"the model {folder} cannot be read: {error}",
             "delete the map's folder and run the map again",
@@ -136,8 +136,8 @@ def build_index(model: Model) -> PointIndex:
 def mean_reprojection_error_px(model: Model) -> float:
     """Mean over points of the mean error of their observations, px in the (distorted) images.
 
-    The mean that COLMAP prints, recomputed from the final numbers; infinite if a point lies behind
-    a camera that sees it, NaN without points.
+    The mean that COLMAP prints, recomputed from the final numbers. A point behind a camera that sees
+    it has no projection there and is left out (the mapper filters these); NaN without points.
     """
     total = np.zeros(len(model.point_ids))
     count = np.zeros(len(model.point_ids))
@@ -151,8 +151,9 @@ def mean_reprojection_error_px(model: Model) -> float:
         camera = camera_to_colmap(model.cameras[image.camera_id])
         projected = camera.img_from_cam(np.ascontiguousarray(in_camera))
         error = np.linalg.norm(projected - image.xy[seen], axis=1)
-        np.add.at(total, rows, np.where(np.isnan(error), np.inf, error))
-        np.add.at(count, rows, 1)
+        projects = np.isfinite(error)
+        np.add.at(total, rows[projects], error[projects])
+        np.add.at(count, rows[projects], 1)
     seen_points = count > 0
     return float((total[seen_points] / count[seen_points]).mean()) if seen_points.any() else float("nan")
 
