@@ -1,1 +1,20 @@
-"""Reading scenes: a folder of photos, a COLMAP model, or hloc's lists."""
+"""Reading scenes: a folder of photos, a COLMAP model, or hloc's lists.
+
+One file per layout, each with ``load(config) -> Scene``; :func:`load_scene` picks one.
+"""
+
+from __future__ import annotations
+
+from loc.config import SceneConfig
+from loc.types import Scene
+
+
+def load_scene(config: SceneConfig) -> Scene:
+    """The scene of a config; what is wrong with it is a DataError or ConfigError that names the fix.
+
+    Photos that cannot be read are in ``Scene.skipped`` with the reason.
+    """
+    from loc.layouts import colmap, folder, hloc
+
+    loaders = {"folder": folder.load, "colmap": colmap.load, "hloc": hloc.load}
+    return loaders[config.layout](config)
