@@ -99,6 +99,7 @@ def map_fields(job: _MapJob) -> dict[str, Any]:
         "keypoints": job.matches.keypoints.store.folder.name,
         "matches": job.matches.store.folder.name,
         "images": fingerprint({"images": images}),
+        "unreadable": sorted(job.unreadable),
         "pairs": digest(name for pair in job.pairs for name in pair),
     }
 
@@ -126,12 +127,13 @@ class _MapJob:
             if name in keypoints.keys
         )
         unreadable = {
-            name: features.skipped.get(name, "it has no features")
-            for name in records
-            if name not in keypoints.keys
+            name: reason for name, reason in scene.skipped.items() if name not in scene.skipped_queries
         }
+        for name in records:
+            if name not in keypoints.keys:
+                unreadable[name] = features.skipped.get(name, "it has no features")
         if len(images) < 2:
-            total = len(records)
+            total = len({*records, *unreadable})
             raise MapError(
                 f"a map needs at least 2 database images with features, got {len(images)} of {total}",
                 _first_reason(unreadable) or "add photos that overlap",
@@ -272,7 +274,7 @@ class _MapJob:
         return {
             "task": self.task,
             "verification": "known_poses" if self.known_poses else "two_view",
-            "images": len(self.records),
+            "images": len(self.images) + len(self.unreadable),
             "registered": len(model.images),
             "points": points,
             "observations": observations,
