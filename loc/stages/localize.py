@@ -55,16 +55,17 @@ def localize(
     """
     fields = _fields(scene, bundle, features, pairs, matches, config)
     folder = workdir / "poses" / fingerprint(fields)
+    total = len(scene.queries) + len(scene.skipped_queries)
     if is_done(folder):
         return Poses.open(folder)
 
     def build(partial: Path) -> None:
         waiting = _queries(scene, features, pairs, matches)
         results = _located(waiting, bundle, config, runtime)
-        tracked = runtime.track(results, "poses", len(scene.queries))
+        tracked = runtime.track(results, "poses", total)
         write_results(partial, list(tracked))
 
-    make_product(folder, {**fields, "queries": len(scene.queries)}, build)
+    make_product(folder, {**fields, "queries": total}, build)
     return Poses.open(folder)
 
 
@@ -89,7 +90,7 @@ def _fields(
         "matches": matches.store.folder.name,
         "keypoints": matches.keypoints.store.folder.name,
         "pairs": pairs.folder.name,
-        "queries": fingerprint({"queries": queries}),
+        "queries": fingerprint({"queries": queries, "skipped": list(scene.skipped_queries)}),
     }
 
 
@@ -97,6 +98,8 @@ def _queries(
     scene: Scene, features: Features, pairs: PairList, matches: Matched
 ) -> Iterator[QueryResult | MatchedQuery]:
     """What each query has, read in the order of the names; results for those that cannot go on."""
+    for name in scene.skipped_queries:
+        yield QueryResult(name, "unreadable", scene.skipped[name])
     references: dict[str, list[str]] = {}
     for query, name in pairs.pairs:
         references.setdefault(query, []).append(name)
