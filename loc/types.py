@@ -187,6 +187,8 @@ class Scene:
             before evaluation).
         skipped_queries: those names of ``skipped`` that are queries, sorted: they count in every
             denominator.
+        model: folder of the reference model, where there is one (for covisibility; never part of a
+            fingerprint).
     """
 
     images: tuple[ImageRecord, ...]
@@ -194,6 +196,7 @@ class Scene:
     skipped: dict[str, str] = field(default_factory=dict)
     ground_truth: dict[str, Pose] = field(default_factory=dict)
     skipped_queries: tuple[str, ...] = ()
+    model: Path | None = None
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.images, key=lambda image: image.name))

@@ -188,6 +188,7 @@ def make_scene(
         dict(sorted({**db.skipped, **queries.skipped}.items())),
         _ground_truth(config, [*queries.files, *queries.skipped], ground_truth or {}),
         tuple(sorted(queries.skipped)),
+        config.model,
     )
 
 

@@ -8,7 +8,6 @@ pair line with more than two words is resolved against the known names.
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from loc.config import suggest
 from loc.conventions import wxyz_from_xyzw, xyzw_from_wxyz
 from loc.errors import DataError
 from loc.layouts.names import check_name
+from loc.stores.files import make_folder, write_text
 from loc.types import CAMERA_PARAMS, Camera, Pose
 
 
@@ -130,11 +130,10 @@ def write_poses(path: Path, poses: Mapping[str, Pose]) -> None:
 
 
 def read_pairs(path: Path, known: Collection[str] | None = None) -> list[tuple[str, str]]:
-    """``name0 name1`` per line, in the order of the file.
+    """``name0 name1`` per line, in the order of the file; a tab between the names is decisive.
 
     Args:
-        known: the names that exist; needed where names hold spaces. Without it every line must have
-            exactly two words.
+        known: the names that exist; needed where names hold spaces and no tab is between them.
 
     Raises:
         DataError: a line that is no pair of known names, or can be cut in more than one way.
@@ -146,9 +145,14 @@ def read_pairs(path: Path, known: Collection[str] | None = None) -> list[tuple[s
 def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
     """``name0 name1`` per line, in the given order; no blank line and no line break at the end.
 
-    (hloc's ``import_matches`` stops at a blank line.)
+    (hloc's ``import_matches`` stops at a blank line.) Where a name holds a space the separator is a
+    tab, which :func:`read_pairs` takes literally and which is white space for every other reader.
     """
-    _write_lines(path, [f"{first} {second}" for first, second in pairs])
+    lines = []
+    for first, second in pairs:
+        separator = "\t" if len(f"{first} {second}".split()) > 2 else " "
+        lines.append(f"{first}{separator}{second}")
+    _write_lines(path, lines)
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:
@@ -205,8 +209,8 @@ def _camera(model: str, values: Sequence[float], line: Line) -> Camera:
 
 
 def _parse_pair(line: Line, known: frozenset[str] | None) -> tuple[str, str]:
-    words = list(re.finditer(r"\S+", line.text))
-    cuts = [(line.text[: word.start()].rstrip(), line.text[word.start() :]) for word in words[1:]]
+    gaps = list(re.finditer(r"\t" if "\t" in line.text else r"\s+", line.text))
+    cuts = [(line.text[: gap.start()].strip(), line.text[gap.end() :].strip()) for gap in gaps]
     if known is None or not cuts:
         fitting = cuts
     else:
@@ -223,11 +227,11 @@ def _parse_pair(line: Line, known: frozenset[str] | None) -> tuple[str, str]:
     if len(fitting) > 1 and known is not None:
         raise DataError(
             f"{line.where}: {_short(line.text)!r} can be read as more than one pair of images",
-            "rename the images so that no name is another one with words added",
+            "put a tab between the two names",
         )
     raise DataError(
         f"{line.where}: expected two image names, got {_short(line.text)!r}",
-        "names with spaces must be names of images in this scene",
+        "names with spaces must be names of images in this scene, or put a tab between the two",
     )
 
 
@@ -247,10 +251,5 @@ def _short(text: str) -> str:
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("\n".join(lines), encoding="utf-8", newline="\n")
-        os.replace(partial, path)  # noqa: PTH105
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    make_folder(path.parent)
+    write_text(path, "\n".join(lines))
