@@ -131,7 +131,7 @@ class MapBundle:
                 "run the map again with this version",
             )
         for name in ("cameras.bin", "images.bin", "points3D.bin"):
-            _existing(folder / "model" / name, "model's file")
+            _existing(folder / "model" / name, "model file")
         run = Path(os.path.normpath(folder / data["run"]))
         images = data["images"]
         return MapBundle(
