@@ -7,6 +7,7 @@ ordinary pipeline runs on them: map from known poses, localize the queries, eval
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from loc.colmap import pose_from_colmap, pycolmap
 from loc.config import RunConfig
@@ -18,11 +19,20 @@ from loc.types import Pose
 _QUERIES = 3
 
 
-def make_scene(folder: Path, *, frames: int = 12, points: int = 400, seed: int = 0) -> RunConfig:
-    """Write photos, a reference model of the database images and query lists; the config to run.
+def make_demo(
+    folder: Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    frames: int = 12,
+    points: int = 400,
+    seed: int = 0,
+) -> RunConfig:
+    """Write the scene and return the config that maps and localizes it.
 
     Args:
-        folder: gets ``images/``, ``model/``, ``queries.txt`` and ``ground_truth.txt``.
+        folder: gets ``images/``, ``model/``, ``queries.txt`` and ``ground_truth.txt``; written anew
+            each time, with the same bytes.
+        overrides: dotted config keys, e.g. ``{"features": "sift"}``.
         frames: number of photos; every fourth is a query.
     """
     images, model = make_folder(folder / "images"), make_folder(folder / "model")
@@ -52,7 +62,7 @@ def make_scene(folder: Path, *, frames: int = 12, points: int = 400, seed: int =
         "ground_truth": str(folder / "ground_truth.txt"),
     }
     thresholds = [[0.01, 0.1], [0.05, 0.5], [0.5, 5.0]]  # world units: the cameras span about ten
-    return load_config({"scene": scene, "evaluate": {"thresholds": thresholds}})
+    return load_config({"scene": scene, "evaluate": {"thresholds": thresholds}}, overrides)
 
 
 def _synthesize(frames: int, points: int, seed: int) -> pycolmap.Reconstruction:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loc.config import RunConfig
 from loc.layouts import load_scene
@@ -58,7 +58,7 @@ def run(
     workdir, runtime = Path(workdir), runtime or Runtime()
     scene = load_scene(config.scene)
     with run_log(workdir, config), Record(workdir, config, scene) as record:
-        line = _Line(config, scene, workdir, runtime, record)
+        line = _Line(config, scene, record, {"workdir": workdir, "runtime": runtime})
 
         made = Run(workdir, scene, seconds=record.seconds)
 
@@ -75,7 +75,7 @@ def run(
             return made
 
         features, globals_ = line.describe(scene.images)
-        pairs = line.pairs("query", features, globals_, bundle)
+        pairs = line.pairs("query", features, globals_, among=bundle.registered)
         matches = line.match(features, pairs)
         poses = line.localize(bundle, features, pairs, matches)
         made = replace(made, features=features, matches=matches, poses=poses)
@@ -88,47 +88,45 @@ class _Line:
 
     config: RunConfig
     scene: Scene
-    workdir: Path
-    runtime: Runtime
     record: Record
+    where: dict[str, Any]  # what every stage takes: workdir, runtime
 
     def describe(self, images: Sequence[ImageRecord]) -> tuple[Features, Globals | None]:
         plugin = resolve_block("features", self.config.features)
-        features = extract_features(images, plugin=plugin, workdir=self.workdir, runtime=self.runtime)
+        with self.record.timed("features"):
+            features = extract_features(images, plugin=plugin, **self.where)
         globals_ = None
         if self.config.globals is not None and needs_globals(self.config.pairs, self.scene):
-            globals_ = extract_globals(
-                images,
-                features,
-                plugin=resolve_block("globals", self.config.globals),
-                fit_names=[image.name for image in self.scene.db],
-                workdir=self.workdir,
-                runtime=self.runtime,
-            )
+            with self.record.timed("globals"):
+                globals_ = extract_globals(
+                    images,
+                    features,
+                    plugin=resolve_block("globals", self.config.globals),
+                    fit_names=[image.name for image in self.scene.db],
+                    **self.where,
+                )
         self.record.described(features, globals_)
         return features, globals_
 
     def pairs(
-        self, role: str, features: Features, globals_: Globals | None, among: Sequence[str] | None = None
+        self,
+        role: Literal["map", "query"],
+        features: Features,
+        globals_: Globals | None,
+        *,
+        among: Sequence[str] | None = None,
     ) -> PairList:
-        pairs = make_pairs(
-            role,
-            self.scene,
-            features,
-            globals_,
-            config=self.config.pairs,
-            among=among,
-            workdir=self.workdir,
-            runtime=self.runtime,
-        )
+        with self.record.timed("pairs"):
+            pairs = make_pairs(
+                role, self.scene, features, globals_, config=self.config.pairs, among=among, **self.where
+            )
         self.record.paired(role, pairs)
         return pairs
 
     def match(self, features: Features, pairs: PairList) -> Matched:
         plugin = resolve_block("matcher", self.config.matcher)
-        matches = match_pairs(
-            features, pairs.pairs, plugin=plugin, workdir=self.workdir, runtime=self.runtime
-        )
+        with self.record.timed("matches"):
+            matches = match_pairs(features, pairs.pairs, plugin=plugin, **self.where)
         self.record.matched(matches)
         return matches
 
@@ -136,42 +134,30 @@ class _Line:
         self, features: Features, globals_: Globals | None, pairs: PairList, matches: Matched
     ) -> MapBundle:
         blocks: dict[str, Any] = self.config.model_dump(mode="json", by_alias=True)
-        bundle = make_map(
-            replace(self.scene, images=self.scene.db),
-            features,
-            pairs,
-            matches,
-            globals_=globals_,
-            config=self.config.map,
-            blocks={name: blocks[name] for name in ("features", "globals", "matcher", "localize")},
-            workdir=self.workdir,
-            runtime=self.runtime,
-        )
+        with self.record.timed("map"):
+            bundle = make_map(
+                replace(self.scene, images=self.scene.db),
+                features,
+                pairs,
+                matches,
+                globals_=globals_,
+                config=self.config.map,
+                blocks={name: blocks[name] for name in ("features", "globals", "matcher", "localize")},
+                **self.where,
+            )
         self.record.mapped(bundle)
         return bundle
 
     def localize(self, bundle: MapBundle, features: Features, pairs: PairList, matches: Matched) -> Poses:
-        poses = localize(
-            self.scene,
-            bundle,
-            features,
-            pairs,
-            matches,
-            config=self.config.localize,
-            workdir=self.workdir,
-            runtime=self.runtime,
-        )
+        with self.record.timed("poses"):
+            poses = localize(
+                self.scene, bundle, features, pairs, matches, config=self.config.localize, **self.where
+            )
         self.record.localized(poses.folder)
         return poses
 
-    def report(self, bundle: MapBundle, poses: Poses | None) -> Report:
-        report = evaluate(
-            self.scene,
-            bundle,
-            poses,
-            config=self.config.evaluate,
-            workdir=self.workdir,
-            runtime=self.runtime,
-        )
+    def report(self, bundle: MapBundle, poses: Poses) -> Report:
+        with self.record.timed("report"):
+            report = evaluate(self.scene, bundle, poses, config=self.config.evaluate, **self.where)
         self.record.reported(report.folder)
         return report

@@ -285,6 +285,22 @@ def digest(
         print_rows(["artefact", "digest"], [[name, value] for name, value in found.items()])
 
 
+@app.command()
+def demo(
+    output: Output,
+    features: FeaturesOption = None,
+    matcher: MatcherOption = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """The main job on a small scene with known truth: no network, no weights, seconds."""
+    from loc.demo import make_demo
+
+    config = make_demo(output / "scene", overrides(None, features=features, matcher=matcher))
+    _run_and_report(config, output, device, workers, json=json)
+
+
 def _run_and_report(
     config: RunConfig,
     output: Path,

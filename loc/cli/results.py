@@ -47,7 +47,8 @@ def run_lines(finished: Run) -> list[str]:
     if finished.bundle is not None:
         stats = finished.bundle.stats
         lines.append(
-            f"map        {stats['registered']} of {stats['images']} images registered, {stats['points']} points, "
+            f"map        {stats['registered']} of {stats['images']} images registered, "
+            f"{stats['points']} points, "
             f"mean reprojection error {_number(stats['mean_reprojection_error_px'])} px"
         )
     if finished.poses is not None and finished.poses.results:

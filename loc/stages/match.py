@@ -30,9 +30,7 @@ def match_pairs(
     Raises:
         PluginError: the features lack something the matcher requires.
     """
-    fields = match_fields(plugin, features)
-    name = f"{folder_name(features.plugin.name)}+{folder_name(plugin.name)}"
-    store = MatchStore(workdir / "matches" / f"{name}-{fingerprint(fields)}", fields)
+    store = MatchStore(match_folder(plugin, features, workdir), match_fields(plugin, features))
     keys = {(a, b): PairKey(features.keys[a], features.keys[b]) for a, b in sorted(pairs)}
     todo = store.missing(keys.values())
     if todo:
@@ -52,6 +50,11 @@ def match_fields(plugin: ResolvedPlugin, features: Features) -> dict[str, Any]:
         **plugin.fingerprint_fields(),
         "features": features.store.folder.name,
     }
+
+
+def match_folder(plugin: ResolvedPlugin, features: Features, workdir: Path) -> Path:
+    name = f"{folder_name(features.plugin.name)}+{folder_name(plugin.name)}"
+    return workdir / "matches" / f"{name}-{fingerprint(match_fields(plugin, features))}"
 
 
 class Preparer:

@@ -84,7 +84,7 @@ def test_stage_options_are_kept_apart_from_the_plugins() -> None:
 
 def test_class_by_path_and_its_mistakes() -> None:
     assert resolve_block("features", "loc.extractors.sift:Sift").name == "loc.extractors.sift:Sift"
-    with pytest.raises(LocError, match="cannot import nowhere.module:X"):
+    with pytest.raises(LocError, match=r"cannot import nowhere\.module:X"):
         resolve_block("features", "nowhere.module:X")
     with pytest.raises(LocError, match="has no 'Nope'"):
         resolve_block("features", "loc.extractors.sift:Nope")

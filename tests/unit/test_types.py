@@ -72,7 +72,7 @@ def test_camera_round_trips_through_json() -> None:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_features_are_validated(changes: dict[str, object], message: str) -> None:
-    from jaxtyping import TypeCheckError  # noqa: PLC0415
+    from jaxtyping import TypeCheckError
 
     with pytest.raises((ContractError, TypeCheckError)) as caught:
         features(**changes)
@@ -82,7 +82,7 @@ def test_features_are_validated(changes: dict[str, object], message: str) -> Non
 
 def test_shape_checks_of_jaxtyping_are_on() -> None:
     """One test proves that annotations are enforced in tests (architecture, house rule 4)."""
-    with pytest.raises(Exception, match="(?i)type-check|beartype|jaxtyping"):
+    with pytest.raises(Exception, match=r"(?i)type-check|beartype|jaxtyping"):
         rescale_xy(np.zeros((4, 3)), from_wh=(1, 1), to_wh=(2, 2))
 
 

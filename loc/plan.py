@@ -1,0 +1,247 @@
+"""`loc plan`: what each stage of a run would do and why, before hours are spent.
+
+Counts of items and pairs are those of the run. Sizes and times come from what is already in the
+stores, else from a few photos tried in memory (in a temporary folder, gone afterwards).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loc.config import RunConfig
+from loc.layouts import load_scene
+from loc.plugins.blocks import ResolvedPlugin, resolve_block
+from loc.runtime.images import image_header
+from loc.runtime.runtime import Runtime
+from loc.stages.artefacts import Features
+from loc.stages.extract import content_keys, extract_features, feature_fields, features_folder
+from loc.stages.match import match_fields, match_folder, match_pairs
+from loc.stages.pairs import needs_globals, predict_pairs
+from loc.stores.features import FeatureStore
+from loc.stores.files import read_json
+from loc.stores.matches import MatchStore
+from loc.stores.parts import PartStore
+from loc.types import ImageRecord, Scene
+
+#: Bytes a finished map takes per keypoint (database, images.bin, index) and per match (two-view
+#: geometry, tracks), measured on the real sets.
+_MAP_BYTES_PER_KEYPOINT = 36
+_MAP_BYTES_PER_MATCH = 14
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan.
+
+    Attributes:
+        stage: name of the stage.
+        items: how many images or pairs it concerns; ``exact`` is False where it is an upper bound
+            because the pairs depend on descriptors that do not exist yet.
+        done: of these, already in the store.
+        why: ``done``, ``resume``, ``not started`` or what differs from the nearest finished store.
+        nbytes: predicted size of the whole artefact on disk, or None.
+        seconds: predicted time for what is left, or None.
+    """
+
+    stage: str
+    items: int
+    done: int
+    why: str
+    exact: bool = True
+    nbytes: float | None = None
+    seconds: float | None = None
+
+    @property
+    def counts(self) -> str:
+        return f"{self.done}/{'' if self.exact else '≤ '}{self.items}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """What a few photos showed."""
+
+    bytes_per_px: float = 0.0
+    keypoints_per_px: float = 0.0
+    seconds_per_px: float = 0.0
+    bytes_per_pair: float = 0.0
+    matches_per_pair: float = 0.0
+    seconds_per_pair: float = 0.0
+
+
+def make_plan(
+    config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime | None = None
+) -> list[Step]:
+    """Predict every stage of ``loc run config -o workdir``; writes nothing into ``workdir``."""
+    runtime = runtime or Runtime()
+    scene = load_scene(config.scene)
+    extractor = resolve_block("features", config.features)
+    matcher = resolve_block("matcher", config.matcher)
+    keys, unreadable = content_keys(scene.images, runtime)
+    images = [image for image in scene.images if image.name in keys]
+    pixels = _pixels(images, extractor)
+    store = FeatureStore(features_folder(extractor, workdir), feature_fields(extractor))
+    with _sampled(images, sample, extractor, matcher, runtime) as rates:
+        features = _features_step(store, [keys[image.name] for image in images], pixels, rates, runtime)
+        steps = [features]
+        if config.globals is not None and needs_globals(config.pairs, scene):
+            steps.append(_globals_step(config, len(images)))
+        map_pairs, query_pairs = (
+            predict_pairs(role, config.pairs, scene, set(keys)) for role in ("map", "query")
+        )
+        artefact = Features(store, keys, unreadable, extractor)
+        folder = match_folder(matcher, artefact, workdir)
+        done = MatchStore(folder, match_fields(matcher, artefact))
+        pairs = map_pairs.count + query_pairs.count
+        steps += [
+            Step("pairs map", map_pairs.count, 0, "computed in seconds", map_pairs.exact, 0.0),
+            Step("pairs query", query_pairs.count, 0, "computed in seconds", query_pairs.exact, 0.0),
+            _matches_step(done, keys, pairs, map_pairs.exact and query_pairs.exact, rates),
+            _map_step(scene, workdir, pixels, map_pairs.count, rates),
+        ]
+        if scene.queries:
+            steps.append(Step("poses", len(scene.queries), 0, "one PnP per query", nbytes=0.0))
+    return steps
+
+
+def explain(store: PartStore[Any, Any]) -> str:
+    """Why a store is empty: what differs from the nearest store of its kind in the run folder.
+
+    ``missing: features.max_keypoints 4096 → 8192``
+    """
+    best: list[str] | None = None
+    for manifest in sorted(store.folder.parent.glob("*/store.json")):
+        fields = read_json(manifest).get("fields", {})
+        if fields.get("plugin") == store.fields.get("plugin"):
+            changes = _changes(fields, store.fields)
+            if best is None or len(changes) < len(best):
+                best = changes
+    return f"missing: {', '.join(best)}" if best else "not started"
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    out = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            out += _changes(
+                before, after, prefix if key in ("config", "stage_options") else f"{prefix}{key}."
+            )
+        elif before != after:
+            out.append(f"{prefix}{key} {before} → {after}")
+    return out
+
+
+def _why(store: PartStore[Any, Any], items: int, done: int) -> str:
+    if done == items:
+        return "done"
+    return f"{100 * done // items} % — resume" if done else explain(store)
+
+
+def _features_step(
+    store: FeatureStore, keys: list[Any], pixels: np.ndarray, rates: _Rates, runtime: Runtime
+) -> Step:
+    there = np.array([key in store for key in keys], bool)
+    done = int(there.sum())
+    nbytes: float | None = None
+    if done:
+        # Per pixel, so that photos of other sizes are predicted in proportion.
+        nbytes = store.nbytes * pixels.sum() / pixels[there].sum() * done / max(done, len(store))
+    elif rates.bytes_per_px:
+        nbytes = rates.bytes_per_px * pixels.sum()
+    seconds = None
+    if rates.seconds_per_px or done == len(keys):
+        parallel = min(runtime.num_workers, max(1, len(keys) - done))
+        seconds = rates.seconds_per_px * pixels[~there].sum() / parallel
+    return Step("features", len(keys), done, _why(store, len(keys), done), nbytes=nbytes, seconds=seconds)
+
+
+def _globals_step(config: RunConfig, images: int) -> Step:
+    plugin = resolve_block("globals", config.globals or "vlad")
+    dimension = getattr(plugin.cls, "max_dimension", 8192)
+    return Step(
+        "globals", images, 0, f"{plugin.name}, after the features", nbytes=images * (4.0 * dimension + 3000)
+    )
+
+
+def _matches_step(store: MatchStore, keys: dict[str, Any], pairs: int, exact: bool, rates: _Rates) -> Step:
+    current = set(keys.values())
+    there = [key for key in store.keys() if key.first in current and key.second in current]  # noqa: SIM118
+    done = min(len(there), pairs)
+    nbytes: float | None = None
+    if done:
+        nbytes = store.nbytes / len(store) * pairs
+    elif rates.bytes_per_pair:
+        nbytes = rates.bytes_per_pair * pairs
+    seconds = rates.seconds_per_pair * (pairs - done) if rates.seconds_per_pair or done == pairs else None
+    return Step("matches", pairs, done, _why(store, pairs, done), exact, nbytes, seconds)
+
+
+def _map_step(scene: Scene, workdir: Path, pixels: np.ndarray, pairs: int, rates: _Rates) -> Step:
+    finished = [path for path in sorted((workdir / "map").glob("*/bundle.json")) if path.is_file()]
+    why = f"{len(finished)} finished in this folder" if finished else "not started"
+    share = len(scene.db) / max(1, len(scene.images))
+    keypoints = rates.keypoints_per_px * pixels.sum() * share
+    matches = rates.matches_per_pair * pairs
+    nbytes = keypoints * _MAP_BYTES_PER_KEYPOINT + matches * _MAP_BYTES_PER_MATCH if keypoints else None
+    return Step("map", len(scene.db), 0, why, nbytes=nbytes)
+
+
+def _pixels(images: list[ImageRecord], extractor: ResolvedPlugin) -> np.ndarray:
+    """Pixels the extractor will see of each image."""
+    limit = extractor.stage_options.get("resize_max")
+    out = []
+    for image in images:
+        (width, height), _ = image_header(image.path)
+        factor = min(1.0, limit / max(width, height)) if limit else 1.0
+        out.append(width * height * factor**2)
+    return np.array(out, np.float64)
+
+
+@contextmanager
+def _sampled(
+    images: list[ImageRecord],
+    sample: int,
+    extractor: ResolvedPlugin,
+    matcher: ResolvedPlugin,
+    runtime: Runtime,
+) -> Iterator[_Rates]:
+    """Rates measured on up to ``sample`` photos, evenly spaced over the set."""
+    if not images or sample == 0:
+        yield _Rates()
+        return
+    chosen = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, sample).round().astype(int))]
+    with tempfile.TemporaryDirectory(prefix="loc-plan-") as folder:
+        # One worker: the time of one photo, without the start of processes.
+        alone = Runtime(device=runtime.device, workers=1, batch_size=runtime.batch_size)
+        started = time.perf_counter()
+        features = extract_features(chosen, plugin=extractor, workdir=Path(folder), runtime=alone)
+        spent = time.perf_counter() - started
+        pixels = _pixels(chosen, extractor).sum()
+        keypoints = sum(features.count(name) for name in features.keys)
+        names = sorted(features.keys)
+        pairs = list(combinations(names, 2))[:10]
+        matched = match_pairs(features, pairs[:1], plugin=matcher, workdir=Path(folder), runtime=alone)
+        started = time.perf_counter()
+        matched = match_pairs(features, pairs, plugin=matcher, workdir=Path(folder), runtime=alone)
+        matching = time.perf_counter() - started
+        count = sum(matched.count(pair) for pair in pairs)
+        yield _Rates(
+            bytes_per_px=features.store.nbytes / pixels,
+            keypoints_per_px=keypoints / pixels,
+            seconds_per_px=spent / pixels,
+            bytes_per_pair=matched.store.nbytes / max(1, len(pairs)),
+            matches_per_pair=count / max(1, len(pairs)),
+            seconds_per_pair=matching / max(1, len(pairs) - 1),
+        )
