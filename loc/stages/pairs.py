@@ -1,0 +1,114 @@
+"""Stage *pairs*: which images are matched with which; a union of generators."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from loc.config import CovisibilityPairs, ListedPairs, PairsConfig
+from loc.layouts.lists import expand_glob, read_pairs, write_pairs
+from loc.runtime.images import content_hash
+from loc.runtime.runtime import Runtime
+from loc.stages.artefacts import Features, Globals, PairList
+from loc.stages.covisibility import images_file
+from loc.stages.pair_generators import (
+    PairRole,
+    Prediction,
+    generate_pairs,
+    needs_globals,
+    predict_pairs,
+)
+from loc.stores.fingerprint import digest, fingerprint
+from loc.stores.products import make_product
+from loc.types import Scene
+
+__all__ = [
+    "Prediction",
+    "generate_pairs",
+    "make_pairs",
+    "needs_globals",
+    "predict_pairs",
+    "read_pair_list",
+]
+
+#: Raised when this stage changes the pairs.
+STAGE_VERSION = 1
+#: Readable by hloc; in the order of generation, so that a query's images are in rank order.
+FILE = "pairs.txt"
+
+
+def make_pairs(
+    role: PairRole,
+    scene: Scene,
+    features: Features,
+    globals_: Globals | None,
+    *,
+    config: Sequence[PairsConfig],
+    workdir: Path,
+    runtime: Runtime,
+    among: Collection[str] | None = None,
+) -> PairList:
+    """The pairs to match for the map, or for the queries.
+
+    Args:
+        features: images without features are in no pair.
+        globals_: descriptors for retrieval; None where no generator needs them.
+        among: database images that may be paired (query role: those in the map); default all.
+
+    Raises:
+        ConfigError, DataError: see :func:`loc.stages.pair_generators.generate_pairs`.
+    """
+    allowed = None if among is None else frozenset(among)
+    names = [image.name for image in scene.db if allowed is None or image.name in allowed]
+    names += [image.name for image in scene.queries] if role == "query" else []
+    usable = {name for name in names if name in features.keys}
+    fields = {
+        "kind": "pairs",
+        "stage": STAGE_VERSION,
+        "role": role,
+        "pairs": [_options(each) for each in config if each.for_ in (role, "both")],
+        "database": len(scene.db),  # what `auto` decides by
+        "items": digest(part for name in sorted(usable) for part in features.keys[name]),
+        "globals": None if globals_ is None else globals_.store.folder.name,
+        "inputs": _inputs(role, config, scene),
+    }
+    folder = workdir / "pairs" / f"{role}-{fingerprint(fields)}"
+
+    def build(partial: Path) -> None:
+        descriptors = None if globals_ is None else globals_.matrix
+        pairs = generate_pairs(role, config, scene, usable, descriptors)
+        write_pairs(partial / FILE, pairs)
+        for _ in runtime.track([pairs], f"pairs {role}", 1):
+            pass
+
+    make_product(folder, fields, build)
+    return read_pair_list(folder)
+
+
+def read_pair_list(folder: Path) -> PairList:
+    """Read a finished product."""
+    pairs = read_pairs(folder / FILE)
+    ranked: dict[str, list[str]] = {}
+    if folder.name.startswith("query-"):
+        for query, name in pairs:
+            ranked.setdefault(query, []).append(name)
+    return PairList(folder, tuple(sorted(pairs)), {query: tuple(names) for query, names in ranked.items()})
+
+
+def _options(config: PairsConfig) -> dict[str, Any]:
+    """The options that change the pairs: a path does not, its content does (see :func:`_inputs`)."""
+    return {name: value for name, value in config.model_dump(mode="json").items() if name != "path"}
+
+
+def _inputs(role: PairRole, configs: Sequence[PairsConfig], scene: Scene) -> list[str]:
+    """Content of the files that generators read, in the order of the generators."""
+    hashes = []
+    for config in configs:
+        if config.for_ not in (role, "both"):
+            continue
+        if isinstance(config, ListedPairs):
+            hashes += [content_hash(path) for path in expand_glob(config.path)]
+        elif isinstance(config, CovisibilityPairs) and scene.model is not None:
+            hashes.append(content_hash(images_file(scene.model)))
+    return hashes
