@@ -95,6 +95,7 @@ def _exit_with_parent() -> None:
 
 def main() -> None:
     path = Path(sys.argv[1])
+    pycolmap.logging.minloglevel = 0  # here all goes to a file, and tells why a map failed
     _exit_with_parent()
     result = run(json.loads(path.read_text(encoding="utf-8")))
     path.with_name("result.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
