@@ -1,0 +1,82 @@
+"""Parts of the contract checks that all kinds of plug-ins share: the card, building and calling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from loc.errors import ContractError, LocError
+from loc.plugins.protocols import PluginConfig, WeightFile
+
+Array = np.ndarray
+
+
+def check_card(cls: Any, *, numbers: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
+    """Check the class attributes that all kinds share; returns the name used in messages."""
+    name = getattr(cls, "__name__", repr(cls))
+    rules: dict[str, tuple[str, Any]] = {
+        "Config": (
+            "a subclass of PluginConfig",
+            lambda v: isinstance(v, type) and issubclass(v, PluginConfig),
+        ),
+        "licence": ("a sentence or an SPDX identifier", lambda v: isinstance(v, str) and v != ""),
+        "paper": ("a citation", lambda v: isinstance(v, str) and v != ""),
+        "weights": (
+            "a tuple of WeightFile",
+            lambda v: isinstance(v, tuple) and all(isinstance(each, WeightFile) for each in v),
+        ),
+    }
+    for key in ("version", *numbers):
+        rules[key] = ("an int of at least 1", lambda v: type(v) is int and v >= 1)
+    for key in flags:
+        rules[key] = ("True or False", lambda v: isinstance(v, bool))
+    for key, (expected, is_good) in rules.items():
+        if not hasattr(cls, key):
+            raise ContractError(f"{name}: the class attribute {key} is missing", f"{key} is {expected}")
+        if not is_good(getattr(cls, key)):
+            raise ContractError(f"{name}: {key} must be {expected}, got {getattr(cls, key)!r}")
+    return str(name)
+
+
+def check_choices(name: str, cls: Any, **choices: tuple[str, ...]) -> None:
+    """Check class attributes that are one of a few words."""
+    for key, allowed in choices.items():
+        if getattr(cls, key, None) not in allowed:
+            raise ContractError(
+                f"{name}: {key} must be one of {', '.join(allowed)}, got {getattr(cls, key, None)!r}"
+            )
+
+
+def build(cls: Any, config: PluginConfig | dict[str, Any] | None, *, device: str, dtype: str) -> Any:
+    """An instance, from a validated config, a dict of options, or the defaults."""
+    try:
+        options = config if isinstance(config, PluginConfig) else cls.Config.model_validate(config or {})
+    except ValidationError as error:
+        raise ContractError(
+            f"{cls.__name__}: its Config refuses {config or 'its own defaults'}: {error}",
+            "every option needs a default",
+        ) from error
+    return call(cls.__name__, "__init__", lambda _: cls(options, device=device, dtype=dtype), None)
+
+
+def call(name: str, what: str, function: Any, argument: Any) -> Any:
+    """Call a part of a plug-in; whatever it raises becomes a ContractError that names the plug-in."""
+    try:
+        return function(argument)
+    except ContractError as error:
+        raise ContractError(f"{name}: {error.message}", error.next_step) from error
+    except LocError:
+        raise
+    except Exception as error:  # a third party's code may raise anything
+        raise ContractError(f"{name}: {what} raised {type(error).__name__}: {error}") from error
+
+
+def as_shown(cls: Any, images: Array, device: str) -> Any:
+    """Images as the runtime hands them out: a tensor on the device, or an array."""
+    if getattr(cls, "parallel", "batch") == "process":
+        return images
+    import torch
+
+    return torch.from_numpy(images).to(device)
