@@ -106,7 +106,8 @@ def plan(
     cameras = [(name, "db", pose) for name, pose in sorted(db.items())] + list(queries)
     centers = np.array([basis @ pose.center_in_world for _, _, pose in cameras])
     views = np.array([basis @ pose.rotation[2] for _, _, pose in cameras])
-    low, high = _plan_box(centers[: len(db)], points)
+    trusted = np.array([kind in ("db", "ok") for _, kind, _ in cameras])
+    low, high = _plan_box(centers[: len(db)], centers[trusted], points)
     scale = _PLAN_SIZE / (high[0] - low[0])
     inside = ((points >= low) & (points <= high)).all(axis=1)
     dots = [PlanDot(*_on_page(point, low, high, scale), "point") for point in points[inside]]
@@ -130,15 +131,24 @@ def _plan_basis(poses: list[Pose]) -> Float[Array, "2 3"]:
     return np.stack([np.cross(down, forward), forward])
 
 
-def _plan_box(centers: Array, points: Array) -> tuple[Array, Array]:
-    """Corners around all database cameras and the bulk of the points, with a margin."""
-    bulk = np.percentile(points, [2, 98], axis=0) if len(points) else centers
-    both = np.concatenate([centers, bulk])
-    low, high = both.min(axis=0), both.max(axis=0)
+def _plan_box(db: Array, trusted: Array, points: Array) -> tuple[Array, Array]:
+    """Corners around the cameras one can trust and the bulk of the points, with a margin.
+
+    A camera further away than the map is large stays outside: it would shrink everything else.
+    """
+    bulk = np.percentile(points, [2, 98], axis=0) if len(points) else db
+    low, high = _extent(np.concatenate([db, bulk]))
+    size = max(float((high - low).max()), 1e-9)
+    near = trusted[((trusted >= low - size) & (trusted <= high + size)).all(axis=1)]
+    low, high = _extent(np.concatenate([near, bulk]))
     size = max(float((high - low).max()), 1e-9)
     middle = (low + high) / 2
     half = np.maximum((high - low) / 2, size / 4) + 0.06 * size
     return middle - half, middle + half
+
+
+def _extent(xy: Array) -> tuple[Array, Array]:
+    return xy.min(axis=0), xy.max(axis=0)
 
 
 def _on_page(point: Array, low: Array, high: Array, scale: float) -> tuple[float, float]:
