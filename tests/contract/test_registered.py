@@ -1,0 +1,40 @@
+"""Every registered plug-in keeps the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from loc.plugins.contract import check_extractor, check_global_extractor, check_matcher
+from loc.plugins.registry import list_plugins, load_plugin
+
+CHECKS = {"extractor": check_extractor, "global": check_global_extractor, "matcher": check_matcher}
+
+
+@pytest.mark.parametrize("info", list_plugins(), ids=lambda info: f"{info.kind}-{info.name}")
+def test_contract(info) -> None:
+    CHECKS[info.kind](load_plugin(info.kind, info.name))
+
+
+def test_the_built_ins_are_among_them() -> None:
+    assert {("extractor", "sift"), ("global", "vlad"), ("matcher", "nearest")} <= {
+        (info.kind, info.name) for info in list_plugins()
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{"upright": True}, {"domain_size_pooling": True}, {"affine_shape": True}]
+)
+def test_variants_of_sift(options) -> None:
+    check_extractor(load_plugin("extractor", "sift"), {**options, "first_octave": 0})
+
+
+@pytest.mark.parametrize(
+    "options", [{"ratio": None}, {"mutual": False}, {"ratio": None, "min_similarity": 0.5}]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_variants_of_nearest(options, dtype) -> None:
+    check_matcher(load_plugin("matcher", "nearest"), options, descriptor_dtype=dtype)
+
+
+def test_vlad_on_other_descriptors() -> None:
+    check_global_extractor(load_plugin("global", "vlad"), {"words": 8}, dim=64, descriptor_dtype="float16")
