@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import cv2
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 from pydantic import Field
 
 from loc.colmap import pycolmap
-from loc.conventions import PixelOrigin
+from loc.conventions import PixelOrigin, center_from_corner
 from loc.errors import ContractError
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.runtime.select import spatially_even
@@ -25,6 +26,12 @@ _NO_LIMIT = 2**30
 #: COLMAP's covariant detector (affine shape, domain-size pooling) crashes if the image is smaller
 #: than this in the first octave: 12 px do, 16 px do not (measured over octaves -2 to 4).
 _COVARIANT_MIN_SIDE = 16
+#: Blur that a photo is taken to have, as in Lowe's paper and VLFeat.
+_NOMINAL_BLUR_PX = 0.5
+#: Two thirds of an octave below 1 px: finer points are measured at this scale.
+_SMALLEST_SCALE_PX = 2 ** (-2 / 3)
+#: cv2.remap takes fewer than 2^15 samples along a side.
+_REMAP_LIMIT = 2**15 - 1
 
 
 class SiftConfig(PluginConfig):
@@ -58,8 +65,12 @@ class Sift:
     * ``scales`` is the standard deviation, px, of the detecting Gaussian; with affine shape, the mean
       of the lengths of the shape's two axes, and the orientation that of its first axis, as in COLMAP.
     * A place with several dominant gradients is several keypoints at the same pixel.
-    * There is no detection score: ``scores`` are ones. Rows are ordered so that the first k are spread
-      over the image (:func:`loc.runtime.select.spatially_even`), for every k.
+    * COLMAP hands out no detection score, so ``scores`` are measured again: the absolute difference
+      of Gaussians at the keypoint's place and scale, for grey values in [0, 1] (what ``peak_threshold``
+      is compared with).
+    * Rows are ordered so that the first k are good and spread over the image, for every k
+      (:func:`loc.runtime.select.spatially_even`); the k of highest score are good but crowd together,
+      hence ``ranked = False``.
     """
 
     Config: ClassVar[type[SiftConfig]] = SiftConfig
@@ -97,13 +108,16 @@ class Sift:
         gray = np.rint(images[0, 0].clip(0.0, 1.0) * 255.0).astype(np.uint8)
         image_wh = (gray.shape[1], gray.shape[0])
         frames, descriptors = self._detect(gray)
-        rows = np.flatnonzero(_usable(frames, image_wh))
-        rows = rows[spatially_even(frames[rows, :2], frames[rows, 2], image_wh, self.config.max_keypoints)]
-        frames = frames[rows]
+        usable = np.flatnonzero(_usable(frames, image_wh))
+        scores = _contrast(gray, frames[usable])
+        # Of two places with the same contrast the larger one is found again more often.
+        priority = scores * np.sqrt(frames[usable, 2])
+        chosen = spatially_even(frames[usable, :2], priority, image_wh, self.config.max_keypoints)
+        frames = frames[usable[chosen]]
         features = LocalFeatures(
             keypoints=np.ascontiguousarray(frames[:, :2]),
-            scores=np.ones(len(rows), np.float32),
-            descriptors=descriptors[rows],
+            scores=scores[chosen],
+            descriptors=descriptors[usable[chosen]],
             image_wh=image_wh,
             scales=np.ascontiguousarray(frames[:, 2]),
             orientations_rad=np.ascontiguousarray(frames[:, 3]),
@@ -148,4 +162,42 @@ def _usable(frames: Float[Array, "n 4"], image_wh: tuple[int, int]) -> Shaped[Ar
     """Finite keypoints inside the image: COLMAP interpolates some across the border."""
     inside = (frames[:, :2] >= 0).all(axis=1) & (frames[:, :2] <= np.asarray(image_wh)).all(axis=1)
     out: Shaped[Array, " n"] = inside & np.isfinite(frames).all(axis=1)
+    return out
+
+
+def _contrast(gray: UInt8[Array, "h w"], frames: Float[Array, "n 4"]) -> Float32[Array, " n"]:
+    """Absolute difference of Gaussians where each keypoint is, at its scale, in a pyramid of octaves."""
+    image, blur_px = gray.astype(np.float32) / 255.0, _NOMINAL_BLUR_PX
+    xy, scales = center_from_corner(frames[:, :2]), np.maximum(frames[:, 2], _SMALLEST_SCALE_PX)
+    coarsest = max(0, int(np.log2(min(gray.shape) / _COVARIANT_MIN_SIDE)))
+    octaves = np.floor(np.log2(scales)).astype(np.int64).clip(0, coarsest)
+    out = np.zeros(len(frames), np.float32)
+    for octave in range(int(octaves.max(initial=0)) + 1):
+        rows, pixel = np.flatnonzero(octaves == octave), 2.0**octave
+        out[rows] = _difference_of_gaussians(image, xy[rows] / pixel, scales[rows] / pixel, blur_px)
+        # pyrDown blurs by 1 px and keeps every second pixel, so centres stay where they are.
+        image, blur_px = cv2.pyrDown(image), float(np.hypot(blur_px, 1.0) / 2)
+    return out
+
+
+def _difference_of_gaussians(
+    image: Float32[Array, "h w"], xy: Float[Array, "n 2"], scales: Float[Array, " n"], blur_px: float
+) -> Float32[Array, " n"]:
+    """Sampled at the nearest of three scales per octave; ``xy`` has its origin at a pixel's centre."""
+    out = np.zeros(len(xy), np.float32)
+    steps = np.rint(np.log2(scales) * 3).astype(np.int64)
+    for step in np.unique(steps):
+        inner, outer = (
+            cv2.GaussianBlur(image, (0, 0), float(np.sqrt(sigma**2 - blur_px**2)))
+            for sigma in (2 ** (step / 3), 2 ** ((step + 1) / 3))
+        )
+        rows = np.flatnonzero(steps == step)
+        # Two whole (n, 1) arrays: cv2.remap misreads strided 1-D maps.
+        x, y = (np.ascontiguousarray(xy[rows, axis : axis + 1], np.float32) for axis in (0, 1))
+        for part in range(0, len(rows), _REMAP_LIMIT):
+            block = slice(part, part + _REMAP_LIMIT)
+            sampled = cv2.remap(
+                outer - inner, x[block], y[block], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            out[rows[block]] = np.abs(sampled[:, 0])
     return out

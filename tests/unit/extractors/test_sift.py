@@ -33,7 +33,7 @@ def blob(x: int, y: int, sigma: float = 4.0, shape: tuple[int, int] = (80, 100))
 
 @pytest.fixture(scope="module")
 def photo(shared):
-    gray = cv2.imread(str(shared / "data/sacre_coeur/images/10265353_3838484249.jpg"), cv2.IMREAD_GRAYSCALE)
+    gray = cv2.imread(str(shared / "data/strecha_fountain_p11/images/0004.jpg"), cv2.IMREAD_GRAYSCALE)
     factor = 1000 / max(gray.shape)
     small = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255.0
@@ -86,13 +86,33 @@ def test_a_smaller_cap_gives_the_first_rows_of_a_larger_one():
     assert np.array_equal(large.descriptors[:120], small.descriptors)
 
 
-def test_capped_keypoints_cover_a_photo_better_than_the_largest_ones(photo):
+def test_capped_keypoints_cover_a_photo_better_than_the_largest_or_the_strongest(photo):
     every = features(photo, max_keypoints=None)
     capped = features(photo, max_keypoints=500)
-    largest = every.keypoints[np.argsort(-every.scales, kind="stable")[:500]]
     wh = (photo.shape[1], photo.shape[0])
     assert len(every) > 2000
-    assert coverage(capped.keypoints, wh) > 1.15 * coverage(largest, wh)
+    for values in (every.scales, every.scores):
+        top = every.keypoints[np.argsort(-values, kind="stable")[:500]]
+        assert coverage(capped.keypoints, wh) > 1.15 * coverage(top, wh)
+
+
+def test_scores_are_the_contrast_that_the_peak_threshold_cuts():
+    strengths = [0.2, 0.5, 1.0]
+    image = sum(s * blob(x, 40, shape=(80, 200)) for s, x in zip(strengths, (30, 100, 170), strict=True))
+    found = features(image, upright=True)
+    by_x = found.scores[np.argsort(found.keypoints[:, 0])]
+    assert by_x / by_x[-1] == pytest.approx(strengths, rel=0.03)
+    textured = features(texture(), max_keypoints=None)
+    assert np.percentile(textured.scores, 5) > 0.8 * SiftConfig().peak_threshold
+    higher = features(texture(), max_keypoints=None, peak_threshold=0.03)
+    assert np.percentile(higher.scores, 5) > 0.8 * 0.03
+
+
+@pytest.mark.parametrize("sigma", [1.5, 2.0, 5.0, 11.0])
+def test_the_contrast_of_a_blob_does_not_depend_on_its_size(sigma):
+    found = features(blob(128, 128, sigma=sigma, shape=(256, 256)), upright=True)
+    nearest = np.linalg.norm(found.keypoints - 128.5, axis=1).argmin()
+    assert found.scores[nearest] == pytest.approx(0.12, rel=0.1)
 
 
 def test_descriptors_are_rootsift_in_uint8():
