@@ -17,16 +17,26 @@ from loc.colmap import pycolmap
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Run one mapping task; models lie in ``output/<n>`` afterwards."""
+    """Run one mapping task; models lie in ``output/<n>`` afterwards.
+
+    Mappers from scratch find the poses; all points are then triangulated anew with these, by the
+    same rules as for known poses.
+    """
     output = Path(request["output"])
     output.mkdir(parents=True, exist_ok=True)
     images = output / "no_images"  # COLMAP insists on a folder; colours are sampled later, by us
     images.mkdir(exist_ok=True)
-    task = {"incremental": _incremental, "global": _global, "triangulate": _triangulate}[request["task"]]
-    models = task(request, images, output)
+    if request["task"] == "triangulate":
+        posed = {0: pycolmap.Reconstruction(request["reference"])}
+    else:
+        posed = {"incremental": _incremental, "global": _global}[request["task"]](request, images, output)
+    models = {}
+    for number, model in sorted(posed.items()):
+        folder = output / str(number)
+        folder.mkdir(exist_ok=True)
+        models[number] = _triangulated(request, model, images, folder)
     images.rmdir()
-    found = [_described(number, model) for number, model in sorted(models.items())]
-    return {"models": found}
+    return {"models": [_described(number, model) for number, model in models.items()]}
 
 
 def set_options(target: Any, options: dict[str, Any]) -> Any:
@@ -56,25 +66,25 @@ def _global(request: dict[str, Any], images: Path, output: Path) -> dict[int, py
     return models
 
 
-def _triangulate(request: dict[str, Any], images: Path, output: Path) -> dict[int, pycolmap.Reconstruction]:
-    options = set_options(pycolmap.IncrementalPipelineOptions(), request["options"])
-    folder = output / "0"
-    folder.mkdir(exist_ok=True)
+def _triangulated(
+    request: dict[str, Any], model: pycolmap.Reconstruction, images: Path, folder: Path
+) -> pycolmap.Reconstruction:
+    options = set_options(pycolmap.IncrementalPipelineOptions(), request["triangulation"])
     model = pycolmap.triangulate_points(
-        pycolmap.Reconstruction(request["reference"]),
+        model,
         request["database"],
         images,
         folder,
         options=options,
         refine_intrinsics=request["refine_intrinsics"],
     )
-    # A known pose is no use for localization where the image sees no point: registered means it does.
+    # A pose is no use for localization where the image sees no point: registered means it does.
     for image_id in sorted(model.reg_image_ids()):
         image = model.images[image_id]
         if image.num_points3D == 0:
             model.deregister_frame(image.frame_id)
     model.write(folder)
-    return {0: model}
+    return model
 
 
 def _described(number: int, model: pycolmap.Reconstruction) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from loc.sfm.bundle import MapBundle, is_map
 from loc.sfm.colors import sample_colors
 from loc.sfm.database import DatabaseImage, camera_ids, reference_model, write_database
 from loc.sfm.funnel import FunnelCounter, write_funnel
-from loc.sfm.mapper import FoundModel, Task, mapper_options, refines_any, run_mapper
+from loc.sfm.mapper import FoundModel, Task, mapper_options, refines_any, run_mapper, triangulation_options
 from loc.sfm.model import (
     Model,
     build_index,
@@ -230,9 +230,10 @@ class _MapJob:
             database=folder / "database.db",
             output=folder / "models",
             options=mapper_options(self.task, self.config, cameras),
+            triangulation=triangulation_options(self.config),
             log=folder / "colmap.log",
             reference=reference,
-            refine_intrinsics=self.refines,
+            refine_intrinsics=self.task == "triangulate" and self.refines,
             deterministic=self.config.deterministic,
             timeout_s=self.config.timeout_s,
         )

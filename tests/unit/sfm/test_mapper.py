@@ -13,7 +13,7 @@ from synthetic_map import synthesize
 from loc.config import MapConfig
 from loc.errors import MapError
 from loc.sfm import mapper
-from loc.sfm.mapper import mapper_options, needs_refinement
+from loc.sfm.mapper import mapper_options, needs_refinement, triangulation_options
 from loc.types import Camera
 
 
@@ -24,6 +24,7 @@ def _run(folder: Path, monkeypatch, code: str, **options):
         database=folder / "database.db",
         output=folder / "models",
         options={},
+        triangulation={},
         log=folder / "colmap.log",
         **options,
     )
@@ -86,7 +87,7 @@ from pathlib import Path
 from loc.sfm import mapper
 mapper.run_mapper("incremental", database=Path(sys.argv[1]), output=Path(sys.argv[2]) / "models",
                   options={"min_model_size": 3, "extract_colors": False, "num_threads": 1},
-                  log=Path(sys.argv[2]) / "colmap.log")
+                  triangulation={}, log=Path(sys.argv[2]) / "colmap.log")
 """
 
 
@@ -177,10 +178,16 @@ def test_constant_cameras_of_the_incremental_mapper(refine, constant):
     assert options["constant_cameras"] == constant
 
 
+def _options(task: str, config: MapConfig) -> dict:
+    return (
+        triangulation_options(config) if task == "triangulate" else mapper_options(task, config, {1: GUESS})
+    )
+
+
 @pytest.mark.parametrize("task", ["incremental", "global", "triangulate"])
 @pytest.mark.parametrize(("deterministic", "threads"), [(True, 1), (False, -1)])
 def test_threads_and_seeds_are_pinned(task, deterministic, threads):
-    options = mapper_options(task, MapConfig(deterministic=deterministic), {1: CALIBRATED})
+    options = _options(task, MapConfig(deterministic=deterministic))
     assert options["num_threads"] == options["mapper.num_threads"] == threads
     assert options["random_seed"] == options["mapper.random_seed"] == 0
 
@@ -191,5 +198,6 @@ def test_every_option_exists_in_pycolmap(task):
     from loc.sfm.child import set_options
 
     kind = pycolmap.GlobalPipelineOptions if task == "global" else pycolmap.IncrementalPipelineOptions
-    options = set_options(kind(), mapper_options(task, MapConfig(), {1: CALIBRATED}))
+    options = set_options(kind(), _options(task, MapConfig(min_num_inliers=17)))
     assert options.random_seed == 0
+    assert options.min_num_matches == 17
