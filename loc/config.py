@@ -117,6 +117,12 @@ class LocalizeConfig(Section):
     min_inliers_ok: int = Field(30, ge=3)
     min_inlier_ratio_ok: float = Field(0.25, ge=0, le=1)
     min_inliers: int = Field(12, ge=3, description="below: pnp_failed")
+    max_rotation_std_deg: float = Field(
+        0.2, gt=0, description="ok: formal standard deviation of the rotation at most this"
+    )
+    max_position_std: float = Field(
+        0.02, gt=0, description="ok: that of the position, relative to the distance of the inliers"
+    )
     focal: Literal["auto", "fixed", "estimate"] = Field(
         "auto", description="auto: estimate where the focal length is not known"
     )

@@ -347,7 +347,8 @@ class QueryResult:
         reason: one sentence for people.
         pose: estimated cam_from_world, or None.
         camera: the camera after refinement (focal length estimated where it was unknown), or None.
-        covariance: ``(6, 6)`` float64 of the pose (COLMAP's tangent: rotation, translation), or None.
+        covariance: ``(6, 6)`` float64 for 1 px of noise: rotation vector (rad, camera frame), then
+            translation; or None.
         num_matches: 2D-3D matches after duplicates were merged.
         num_inliers: of these, consistent with the pose.
         references: database images that gave 2D-3D matches, best first.

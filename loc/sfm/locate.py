@@ -22,10 +22,6 @@ MAX_MEDIAN_RESIDUAL = 0.5
 #: Inliers on a line leave a rotation about it open: their spread across the main direction must be
 #: this many times the RANSAC tolerance.
 MIN_SPREAD = 2.0
-#: Standard deviation of the rotation for 1 px of image noise: more is a pose in name only.
-MAX_ROTATION_STD_DEG = 1.0
-#: Standard deviation of the position for 1 px of noise, relative to the median distance of the inliers.
-MAX_POSITION_STD = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +101,10 @@ def verdict(
 
     ``ok`` needs the counts of the config, in distinct keypoints *and* distinct points (a keypoint
     matched to five copies of one point is one observation), and a pose that these observations fix:
-    residuals well inside the tolerance, inliers that spread over more than a line, a small formal
-    uncertainty. The geometric limits are wide: they exclude degenerate poses and chance, not
-    inaccurate ones.
+    residuals well inside the tolerance, inliers that spread over more than a line, and a small formal
+    uncertainty for the noise that the inliers show. On the real sets all right queries have at most
+    0.09° and 0.8 % of the distance, also where the focal length is estimated; photos that see only a
+    far corner of the map have 0.3° and more.
     """
     support = _support(found, answer)
     ratio = support / max(1, min(len(np.unique(found.keypoints)), len(np.unique(found.points))))
@@ -126,10 +123,10 @@ def verdict(
         return "doubtful", "the pose is not determined by its inliers (singular covariance)"
     rotation_deg, position = answer.std
     distance = float(np.median(np.linalg.norm(xyz[answer.inliers] - answer.pose.center_in_world, axis=1)))
-    if rotation_deg > MAX_ROTATION_STD_DEG or position > MAX_POSITION_STD * distance:
+    if rotation_deg > config.max_rotation_std_deg or position > config.max_position_std * distance:
         return "doubtful", (
             f"weak geometry: standard deviation {rotation_deg:.2f}° and "
-            f"{100 * position / distance:.1f} % of the distance for 1 px of noise"
+            f"{100 * position / distance:.1f} % of the distance"
         )
     return "ok", f"{support} inliers, ratio {ratio:.2f}, median residual {median_px:.1f} px"
 

@@ -48,10 +48,16 @@ class PnPResult:
         return int(self.inliers.sum())
 
     @property
+    def noise_px(self) -> float:
+        """Standard deviation of one image coordinate, from the median residual of the inliers."""
+        # The length of a 2-D normal error has its median at 1.177 standard deviations.
+        return float(np.median(self.residuals_px[self.inliers])) / 1.1774
+
+    @property
     def std(self) -> tuple[float, float]:
         """Largest standard deviation of the rotation, degrees, and of the camera centre, world units.
 
-        For image noise of 1 px; infinite where the covariance is singular.
+        For the noise that the inliers show; infinite where the covariance is singular.
         """
         if self.covariance is None:
             return float("inf"), float("inf")
@@ -61,7 +67,8 @@ class PnPResult:
         t_cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         jacobian = np.hstack([-t_cross, -np.eye(3)])
         center = np.linalg.eigvalsh(jacobian @ self.covariance @ jacobian.T)[-1]
-        return float(np.degrees(np.sqrt(max(rotation, 0.0)))), float(np.sqrt(max(center, 0.0)))
+        rotation_deg = self.noise_px * np.degrees(np.sqrt(max(rotation, 0.0)))
+        return float(rotation_deg), float(self.noise_px * np.sqrt(max(center, 0.0)))
 
 
 def estimate_pose(
@@ -77,6 +84,10 @@ def estimate_pose(
 
     The result depends on the order of the matches: sort them. Runs on one thread with a fixed seed,
     so it is the same in any number of worker threads; the GIL is released while it runs.
+
+    One refinement follows RANSAC, with a Cauchy loss of 1 px. A second one over inliers of 8, 4 or 2 px,
+    or another scale of the loss, was measured on six real sets (17 queries) and helps as often as it
+    harms: geometric mean of the position errors 1.74 to 1.96 against 1.80 mm.
 
     Args:
         xy: px, corner origin, stored image.

@@ -122,9 +122,10 @@ def test_inliers_in_a_spot_are_doubtful() -> None:
 def test_weak_geometry_is_doubtful() -> None:
     """Enough spread for the line test, but so distant and flat that the position is a guess."""
     far = np.random.default_rng(0).uniform([-0.36, -0.36, 6], [0.36, 0.36, 6.01], (40, 3))
-    result = found(far, right=40)
+    result = found(far, right=40, noise_px=1.0)
     assert result.status == "doubtful"
     assert "weak geometry" in result.reason
+    assert found(far, right=40, noise_px=1.0, max_rotation_std_deg=9.0, max_position_std=9.0).status == "ok"
 
 
 def test_copies_of_one_point_are_one_observation() -> None:

@@ -117,6 +117,7 @@ def test_the_covariance_is_what_repeated_noise_shows() -> None:
     rotation_deg, center = poses[0].std
     measured = float(np.sqrt(np.linalg.eigvalsh(np.cov(centers.T))[-1]))
     assert 0.6 < measured / center < 1.6
+    assert 0.8 < poses[0].noise_px < 1.2
     total = np.sqrt(np.trace(poses[0].covariance[:3, :3]))  # RMS angle of all three axes
     assert 0.75 < float(np.sqrt(np.mean(angles**2))) / total < 1.3
     assert 0 < rotation_deg < 1
