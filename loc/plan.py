@@ -32,10 +32,11 @@ from loc.stores.matches import MatchStore
 from loc.stores.parts import PartStore
 from loc.types import ImageRecord, Scene
 
-#: Bytes a finished map takes per keypoint (database, images.bin, index) and per match (two-view
-#: geometry, tracks), measured on the real sets.
-_MAP_BYTES_PER_KEYPOINT = 36
-_MAP_BYTES_PER_MATCH = 14
+#: Bytes of a finished map: per keypoint (database 8, images.bin 24, index 4), per match (two-view
+#: geometry 8; on the real sets 0.27 points of 111 bytes), and whatever its size (SQLite, log).
+_MAP_BYTES_PER_KEYPOINT, _MAP_BYTES_PER_MATCH, _MAP_BYTES = 36, 38, 120_000
+#: A part of matches, a pair in it (ids, offset), a match (two int32 and a float32).
+_PART_BYTES, _PAIR_BYTES, _MATCH_BYTES = 6_200, 28, 12
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ class _Rates:
     bytes_per_px: float = 0.0
     keypoints_per_px: float = 0.0
     seconds_per_px: float = 0.0
-    bytes_per_pair: float = 0.0
     matches_per_pair: float = 0.0
     seconds_per_pair: float = 0.0
 
@@ -182,8 +182,8 @@ def _matches_step(store: MatchStore, keys: dict[str, Any], pairs: int, exact: bo
     nbytes: float | None = None
     if done:
         nbytes = store.nbytes / len(store) * pairs
-    elif rates.bytes_per_pair:
-        nbytes = rates.bytes_per_pair * pairs
+    elif rates.matches_per_pair:
+        nbytes = 2.0 * _PART_BYTES + pairs * (_PAIR_BYTES + rates.matches_per_pair * _MATCH_BYTES)
     seconds = rates.seconds_per_pair * (pairs - done) if rates.seconds_per_pair or done == pairs else None
     return Step("matches", pairs, done, _why(store, pairs, done), exact, nbytes, seconds)
 
@@ -194,7 +194,9 @@ def _map_step(scene: Scene, workdir: Path, pixels: np.ndarray, pairs: int, rates
     share = len(scene.db) / max(1, len(scene.images))
     keypoints = rates.keypoints_per_px * pixels.sum() * share
     matches = rates.matches_per_pair * pairs
-    nbytes = keypoints * _MAP_BYTES_PER_KEYPOINT + matches * _MAP_BYTES_PER_MATCH if keypoints else None
+    nbytes = None
+    if keypoints:
+        nbytes = keypoints * _MAP_BYTES_PER_KEYPOINT + matches * _MAP_BYTES_PER_MATCH + _MAP_BYTES
     return Step("map", len(scene.db), 0, why, nbytes=nbytes)
 
 
@@ -241,7 +243,6 @@ def _sampled(
             bytes_per_px=features.store.nbytes / pixels,
             keypoints_per_px=keypoints / pixels,
             seconds_per_px=spent / pixels,
-            bytes_per_pair=matched.store.nbytes / max(1, len(pairs)),
             matches_per_pair=count / max(1, len(pairs)),
             seconds_per_pair=matching / max(1, len(pairs) - 1),
         )

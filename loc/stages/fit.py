@@ -12,6 +12,7 @@ from loc.errors import DataError, PluginError, StoreError
 from loc.plugins.blocks import ResolvedPlugin
 from loc.stages.artefacts import Features
 from loc.stores.fingerprint import fingerprint
+from loc.stores.parts import ItemKey
 from loc.stores.products import make_product
 from loc.types import LocalFeatures
 
@@ -40,15 +41,25 @@ def fit_state(features: Features, names: Sequence[str], *, plugin: ResolvedPlugi
     }
 
     def build(folder: Path) -> None:
-        def inputs() -> Iterator[LocalFeatures]:
-            for key in keys:
-                yield features.store.get(key)
-
-        state = plugin.build().fit(inputs())
+        state = plugin.build().fit(_Inputs(features, keys))
         np.savez(folder / _STATE, **dict(sorted(state.items())))
 
     folder = workdir / "fits" / f"{plugin.name.replace(':', '_')}-{fingerprint(fields)}"
     return make_product(folder, {**fields, "items": len(keys)}, build)
+
+
+class _Inputs:
+    """The features of some images, one at a time; may be read more than once."""
+
+    def __init__(self, features: Features, keys: Sequence[ItemKey]) -> None:
+        self._features = features
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[LocalFeatures]:
+        return (self._features.store.get(key) for key in self._keys)
 
 
 def load_fitted(plugin: ResolvedPlugin, state: Path | None, *, device: str = "cpu") -> Any:

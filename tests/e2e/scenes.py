@@ -1,0 +1,87 @@
+"""A small synthetic scene with known truth, and a child process to kill; shared by the e2e tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loc.cli import main
+from loc.config import RunConfig
+from loc.demo import make_demo
+
+#: Small photos: what is tested is the line, not the features.
+SMALL = {"features.resize_max": 800, "features.max_keypoints": 2000}
+
+
+def small_scene(folder: Path, **overrides: Any) -> RunConfig:
+    return make_demo(folder, {**SMALL, **overrides}, frames=8, points=400)
+
+
+class Cli:
+    """Runs ``loc`` in this process and keeps what it printed."""
+
+    def __init__(self, capsys: Any) -> None:
+        self.capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *argv: object) -> int:
+        self.capsys.readouterr()
+        try:
+            main([str(item) for item in argv])
+            code: Any = 0
+        except SystemExit as error:
+            code = error.code or 0
+        self.out, self.err = self.capsys.readouterr()
+        return int(code)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def write_photo(path: Path, *, wh: tuple[int, int] = (64, 48), seed: int = 0) -> Path:
+    """A textured photo that decodes, with nothing in it."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (wh[1] // 4 + 1, wh[0] // 4 + 1, 3), np.uint8)
+    Image.fromarray(noise).resize(wh, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from loc.config import RunConfig
+from loc.pipeline import run
+from loc.runtime.runtime import Runtime
+from loc.stores.features import FeatureStore
+from loc.stores.matches import MatchStore
+
+if __name__ == "__main__":
+    FeatureStore.max_items, MatchStore.max_items = 2, 4  # several parts even in a small scene
+    config, workdir, workers = sys.argv[1:]
+    def progress(what, done, total):
+        print(json.dumps([what, done, total]), flush=True)
+    config = RunConfig.model_validate_json(Path(config).read_text())
+    run(config, workdir, runtime=Runtime(device="cpu", workers=int(workers), progress=progress))
+"""
+
+
+def start_child(config: Path, workdir: Path, workers: int = 2) -> subprocess.Popen[str]:
+    """``loc.run`` in another process; its stdout holds a JSON line per unit of progress."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(config), str(workdir), str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )

@@ -1,0 +1,166 @@
+"""The command line: what it imports, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scenes import SMALL, Cli, small_scene, write_photo
+
+HEAVY = ("torch", "pycolmap", "cv2", "h5py", "numpy", "pydantic", "PIL", "faiss", "matplotlib")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom loc.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "reconstruct" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_import_loc_imports_nothing_heavy() -> None:
+    code = f"import sys, loc\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "extract", "match", "map", "localize", "eval", "plugins"])
+def test_every_command_has_help(cli: Cli, command: str) -> None:
+    assert cli(command, "--help") == 0
+    assert "Usage: loc" in cli.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["run"], 2, "Missing argument"),
+        (["nonsense"], 2, "No such command"),
+        (["run", "missing.yaml", "-o", "x"], 2, "ConfigError: no config missing.yaml"),
+        (["reconstruct", "missing", "-o", "x"], 3, "DataError: "),
+        (["digest", "missing"], 3, "is not a run folder"),
+        (["localize-photo", "a.jpg", "--map", "missing"], 3, "is not a run folder"),
+        (["plugins", "sfit"], 2, "did you mean sift?"),
+        (["run", "folder_sift", "-o", "x", "--set", "map.maper=1"], 2, "did you mean mapper"),
+        (["run", "folder_sift", "-o", "x", "--set", "novalue"], 2, "SECTION.OPTION=VALUE"),
+        (["run", "folder_sift", "-o", "x", "--set", "features=a.b:C"], 4, "cannot import a.b:C"),
+        (["eval", "missing", "missing", "--threshold", "a"], 2, "POSITION,DEGREES"),
+    ],
+)
+def test_mistakes_exit_with_their_code(
+    cli: Cli, argv: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli(*argv) == code
+    assert message in cli.err
+    assert "Traceback" not in cli.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_device_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
+    write_photo(tmp_path / "p" / "a.png")
+    write_photo(tmp_path / "p" / "b.png", seed=1)
+    assert cli("reconstruct", tmp_path / "p", "-o", tmp_path / "r", "--device", "cuda:9") == 2
+    assert "device 'cuda:9' cannot be used" in cli.err
+
+
+def test_plugins_lists_what_is_registered(cli: Cli) -> None:
+    assert cli("plugins", "--json") == 0
+    assert {item["name"] for item in cli.json["extractors"]} >= {"sift"}
+    assert cli("plugins", "sift") == 0
+    assert "max_keypoints" in cli.out
+    assert "resize_max" in cli.out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the small scene through the pipeline."""
+    from loc.pipeline import run
+    from loc.runtime.runtime import Runtime
+
+    root = tmp_path_factory.mktemp("cli")
+    run(small_scene(root / "scene"), root / "run", runtime=Runtime(device="cpu", workers=1))
+    return root
+
+
+def test_run_folder_says_what_it_holds(finished: Path) -> None:
+    record = json.loads((finished / "run" / "run.json").read_text())
+    for name in ("map", "poses", "report", "pairs_map", "pairs_query", "matches"):
+        assert (finished / "run" / record[name]).is_dir(), name
+    log = (finished / "run" / "run.log").read_text()
+    assert "pycolmap" in log
+    assert "finished" in log
+    page = (finished / "run" / record["report"] / "index.html").read_text()
+    assert "<html" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_poses_are_in_benchmark_format_and_eval_reads_them(cli: Cli, finished: Path) -> None:
+    record = json.loads((finished / "run" / "run.json").read_text())
+    poses = finished / "run" / record["poses"] / "poses.txt"
+    lines = poses.read_text().splitlines()
+    assert lines
+    assert all(len(line.split()) == 8 for line in lines)
+    truth = finished / "scene" / "ground_truth.txt"
+    assert cli("eval", poses, truth, "--threshold", "0.5,5", "--json") == 0
+    group = cli.json["groups"]["all"]
+    assert group["queries"] == len(truth.read_text().splitlines())
+    assert group["localized"] == len(lines)
+    assert group["recall"] == {next(iter(group["recall"])): len(lines) / group["queries"]}
+    truth_only_half = finished / "half.txt"
+    truth_only_half.write_text("\n".join(lines[:1]) + "\n")
+    assert cli("eval", truth_only_half, truth, "--json") == 0
+    assert cli.json["groups"]["all"]["localized"] == 1  # every query stays in the denominator
+    assert cli.json["groups"]["all"]["queries"] == group["queries"]
+
+
+def test_localize_photo_writes_nothing(cli: Cli, finished: Path) -> None:
+    def listing() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (finished / "run").rglob("*")}
+
+    before = listing()
+    photo = sorted((finished / "scene" / "images").iterdir())[1]
+    assert cli("localize-photo", photo, "--map", finished / "run", "--json") == 0
+    (result,) = cli.json
+    assert result["status"] in ("ok", "doubtful")
+    assert result["cam_from_world"] is not None
+    assert listing() == before
+
+
+def test_digest_prints_a_hash_per_artefact(cli: Cli, finished: Path) -> None:
+    assert cli("digest", finished / "run", "--json") == 0
+    assert set(cli.json) >= {"features", "matches", "map", "poses", "run"}
+
+
+def test_plan_predicts_the_run(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    """Items and pairs are those of the run, bytes within 20 %; then: done, and what differs."""
+    config = tmp_path / "config.json"
+    record = json.loads((finished / "run" / "run.json").read_text())
+    config.write_text(json.dumps(record["config"]))
+    assert cli("plan", config, "-o", tmp_path / "new", "--json") == 0
+    steps = {step["stage"]: step for step in cli.json}
+    assert not (tmp_path / "new").exists()
+    assert steps["features"]["items"] == 8
+    assert steps["features"]["done"] == 0
+    pairs = [
+        (finished / "run" / record[f"pairs_{role}"] / "pairs.txt").read_text().splitlines()
+        for role in ("map", "query")
+    ]
+    assert [steps["pairs map"]["items"], steps["pairs query"]["items"]] == [len(each) for each in pairs]
+    assert steps["matches"]["items"] == sum(map(len, pairs))
+    for stage in ("features", "matches", "map"):
+        actual = sum(p.stat().st_size for p in (finished / "run" / stage).rglob("*") if p.is_file())
+        assert abs(steps[stage]["nbytes"] - actual) <= 0.2 * actual, stage
+
+    assert cli("plan", config, "-o", finished / "run", "--json", "--sample", 0) == 0
+    steps = {step["stage"]: step for step in cli.json}
+    assert (steps["features"]["why"], steps["matches"]["why"]) == ("done", "done")
+    argv = ["plan", config, "-o", finished / "run", "--sample", 0, "--json"]
+    assert cli(*argv, "--set", "features.max_keypoints=1500", "--set", "matcher.ratio=0.5") == 0
+    assert f"missing: max_keypoints {SMALL['features.max_keypoints']} → 1500" == cli.json[0]["why"]
+    assert cli(*argv, "--set", "matcher.ratio=0.5") == 0
+    assert {step["stage"]: step["why"] for step in cli.json}["matches"].startswith("missing: ratio ")
