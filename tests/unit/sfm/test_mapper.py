@@ -93,7 +93,7 @@ mapper.run_mapper("incremental", database=Path(sys.argv[1]), output=Path(sys.arg
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the child in /proc")
 def test_a_killed_parent_leaves_no_mapper_behind(tmp_path):
-    scene = synthesize(tmp_path, images=30, points=1500)  # maps for many seconds
+    scene = synthesize(tmp_path, images=20, points=1000)  # maps for seconds
     bundle_database = _database(scene, tmp_path)
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(bundle_database), str(tmp_path)])
     try:
