@@ -29,6 +29,8 @@ from loc.stores.fingerprint import fingerprint
 from loc.stores.products import is_done, make_product
 from loc.types import Camera, ImageRecord, LocalFeatures, Matches, QueryResult, Scene
 
+__all__ = ["Localizer", "Poses", "localize"]
+
 #: Raised when this stage changes the numbers.
 STAGE_VERSION = 1
 
