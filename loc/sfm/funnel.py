@@ -11,6 +11,10 @@ from loc.stores.files import read_json, write_json
 
 #: The last step an image reached its limit at; ``registered`` is the one that did not fall.
 STEPS = ("unreadable", "keypoints", "matches", "verification", "registration", "registered")
+#: Share of right matches in a weak pair, as COLMAP's RANSAC assumes. An image without a verified pair
+#: fell at its matches, not at their verification, if even that share of its best pair would not do:
+#: chance alone gives 10 to 45 matches between a piece of sky and a photo (ratio 0.9).
+_WEAK_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,10 @@ class FunnelCounter:
             return "keypoints", "no keypoints were found: the image may be blank, or hidden by its mask"
         if self._pairs[name] == 0:
             return "matches", "it is in no pair: give it pairs (pairs: …) or more retrieved images"
-        if self._best[name] < self._minimum:
+        if self._verified_pairs[name] == 0 and self._best[name] < self._minimum / _WEAK_SHARE:
             return "matches", (
-                f"its best of {self._pairs[name]} pairs has {self._best[name]} matches, a pair needs "
-                f"{self._minimum}: the image may show something else, or too little texture"
+                f"its best of {self._pairs[name]} pairs has {self._best[name]} matches, too few to hold the "
+                f"{self._minimum} right ones a pair needs: it may show something else, or too little texture"
             )
         if self._verified_pairs[name] == 0:
             return "verification", (

@@ -19,7 +19,7 @@ def counter() -> FunnelCounter:
     for a, b, matches, verified in [
         ("in", "in2", 300, 200),
         ("in", "sky", 6, 0),
-        ("in2", "sky", 14, 0),
+        ("in2", "sky", 59, 0),
         ("in", "wrong", 60, 0),
         ("far", "in", 50, 20),
         ("in", "other", 50, 20),
@@ -43,7 +43,7 @@ def test_every_image_is_reported_at_the_step_where_it_fell(counter):
         "in": "registered",
         "in2": "registered",
     }
-    assert rows["sky"].reason.startswith("its best of 2 pairs has 14 matches, a pair needs 15")
+    assert rows["sky"].reason.startswith("its best of 2 pairs has 59 matches, too few to hold the 15")
     assert rows["lonely"].reason.startswith("it is in no pair")
     assert "another model, of 4 images" in rows["other"].reason
     assert rows["broken"].reason == "not a photo"
