@@ -142,7 +142,9 @@ class _Line:
                 matches,
                 globals_=globals_,
                 config=self.config.map,
-                blocks={name: blocks[name] for name in ("features", "globals", "matcher", "localize")},
+                blocks={
+                    name: blocks[name] for name in ("features", "globals", "matcher", "pairs", "localize")
+                },
                 **self.where,
             )
         self.record.mapped(bundle)
