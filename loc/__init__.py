@@ -56,5 +56,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'loc' has no attribute {name!r}")
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+def __dir__() -> list[str]:  # not globals(): that name is our sub-package once it is imported
+    return sorted([*__all__, "__version__"])
