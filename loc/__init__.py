@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "load_config": "loc.plugins.blocks",
     "run": "loc.pipeline",
-    "plan": "loc.pipeline",
+    "plan": "loc.planning",
     "Runtime": "loc.runtime.runtime",
     "Localizer": "loc.stages.localize",
     "MapBundle": "loc.sfm.bundle",
@@ -26,7 +26,8 @@ _EXPORTS = {
 
 if TYPE_CHECKING:
     from loc.errors import LocError
-    from loc.pipeline import plan, run
+    from loc.pipeline import run
+    from loc.planning import plan
     from loc.plugins.blocks import load_config
     from loc.runtime.runtime import Runtime
     from loc.sfm.bundle import MapBundle

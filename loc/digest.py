@@ -11,6 +11,7 @@ from pathlib import Path
 
 from loc.record import read_record
 from loc.sfm.model import model_digest
+from loc.stages.artefacts import Pair
 from loc.stages.pairs import read_pair_list
 from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.fingerprint import digest
@@ -29,7 +30,7 @@ def run_digest(workdir: Path) -> dict[str, str]:
     if "globals" in record:
         keys = [ItemKey(name, content) for name, content in record["globals"]["items"].items()]
         out["globals"] = GlobalStore(workdir / record["globals"]["folder"]).digest(keys)
-    pairs = []
+    pairs: list[Pair] = []
     for role in ("map", "query"):
         if f"pairs_{role}" in record:
             found = read_pair_list(workdir / record[f"pairs_{role}"])

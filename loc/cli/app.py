@@ -243,9 +243,9 @@ def plan(
 ) -> None:
     """What each stage of a run would do, and why; nothing is written."""
     from loc.cli.results import plan_rows
-    from loc.plan import make_plan
+    from loc.planning import plan as predict
 
-    steps = make_plan(read_config(config, settings), output, sample=sample)
+    steps = predict(read_config(config, settings), output, sample=sample)
     if json:
         print_json([step.to_json() for step in steps])
     else:

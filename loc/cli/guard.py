@@ -26,7 +26,6 @@ class Guard(TyperGroup):
                 raise
             code = _say(f"{type(error).__name__}: {error.message}", error.next_step, error.exit_code)
         except BrokenPipeError:  # the reader of our output went away: `loc … | head`
-            sys.stdout = None  # type: ignore[assignment]
             code = 1
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             if self.debug or type(error).__module__.split(".")[0] in ("typer", "click"):

@@ -8,7 +8,7 @@ from loc.errors import ConfigError
 
 if TYPE_CHECKING:
     from loc.pipeline import Run
-    from loc.plan import Step
+    from loc.planning import Step
     from loc.types import QueryResult
 
 Rows = tuple[list[str], list[list[str]]]

@@ -111,7 +111,7 @@ def same_features(first: LocalFeatures, second: LocalFeatures, *, within_px: flo
 def _check_descriptors_follow(
     name: str, first: LocalFeatures, second: LocalFeatures, shift_xy: tuple[int, int]
 ) -> None:
-    distance = _distances(first.keypoints - np.float32(shift_xy), second.keypoints)
+    distance = _distances(first.keypoints - np.array(shift_xy, np.float32), second.keypoints)
     again = np.flatnonzero(distance.min(axis=1) <= NEAR_PX)
     likeness = _unit(first.descriptors[again]) @ _unit(second.descriptors).T
     chosen = likeness.argmax(axis=1)
@@ -156,9 +156,11 @@ def _strongest(features: LocalFeatures) -> LocalFeatures:
 
 
 def _distances(a: Float[Array, "n 2"], b: Float[Array, "m 2"]) -> Float[Array, "n m"]:
-    return np.hypot(a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1])
+    distance: Array = np.hypot(a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1])
+    return distance
 
 
 def _unit(rows: Array) -> Array:
     rows = rows.astype(np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -64,7 +64,8 @@ def test_floors(name: str, shared: Path, tmp_path: Path, capsys: Any) -> None:
     with capsys.disabled():
         error, hloc = f"{found['median_error']:.4f}, {found['median_error_deg']:.3f}°", floor.hloc
         print(
-            f"\n{name}: {found['map']['points']} points, {found['map']['mean_reprojection_error_px']:.2f} px, "
+            f"\n{name}: {found['map']['points']} points, "
+            f"{found['map']['mean_reprojection_error_px']:.2f} px, "
             f"median {error}, worst {found['max_error']:.4f}, {found['max_error_deg']:.3f}°, "
             f"{found['status']}   (hloc: {hloc[0]} points, {hloc[1]} px, median {hloc[2]}, {hloc[3]}°)"
         )

@@ -80,9 +80,7 @@ class _Rates:
     seconds_per_pair: float = 0.0
 
 
-def make_plan(
-    config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime | None = None
-) -> list[Step]:
+def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime | None = None) -> list[Step]:
     """Predict every stage of ``loc run config -o workdir``; writes nothing into ``workdir``."""
     runtime = runtime or Runtime()
     scene = load_scene(config.scene)
