@@ -6,11 +6,19 @@ pycolmap's shared object exports its own zlib: if it is the first import, a late
 
 from __future__ import annotations
 
+import signal
+import threading
 import zlib  # noqa: F401  (must come before pycolmap, see above)
 
 import pycolmap
 
 from loc.types import Camera, Pose
+
+# Importing it also installs glog's handler for SIGTERM, which kills the process on the spot where ours
+# flushes what is finished. What Python knows of the signal is put back.
+_on_sigterm = signal.getsignal(signal.SIGTERM)
+if threading.current_thread() is threading.main_thread() and _on_sigterm is not None:
+    signal.signal(signal.SIGTERM, _on_sigterm)
 
 # COLMAP announces every extractor it creates; warnings and errors stay. The mapper's child process,
 # whose output is a log file, lowers this again.
