@@ -38,7 +38,8 @@ class Run:
     workdir: Path
     scene: Scene
     features: Features | None = None
-    matches: Matched | None = None
+    matches: Matched | None = None  # of map pairs
+    query_matches: Matched | None = None
     bundle: MapBundle | None = None
     poses: Poses | None = None
     report: Report | None = None
@@ -59,7 +60,6 @@ def run(
     scene = load_scene(config.scene)
     with run_log(workdir, config), Record(workdir, config, scene) as record:
         line = _Line(config, scene, record, {"workdir": workdir, "runtime": runtime})
-
         made = Run(workdir, scene, seconds=record.seconds)
 
         features, globals_ = line.describe(scene.db)
@@ -78,7 +78,7 @@ def run(
         pairs = line.pairs("query", features, globals_, among=bundle.registered)
         matches = line.match(features, pairs)
         poses = line.localize(bundle, features, pairs, matches)
-        made = replace(made, features=features, matches=matches, poses=poses)
+        made = replace(made, features=features, query_matches=matches, poses=poses)
         return made if until == "poses" else replace(made, report=line.report(bundle, poses))
 
 

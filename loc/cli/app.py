@@ -80,82 +80,29 @@ def reconstruct(
     _run_and_report(load_config(None, chosen), output, device, workers, json=json)
 
 
-@app.command()
-def run(
-    config: Config,
-    output: Output,
-    settings: Settings = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    batch_size: Batch = 8,
-    json: Json = False,
-) -> None:
-    """Everything a config describes: map, poses, evaluation, report."""
-    _run_and_report(read_config(config, settings), output, device, workers, batch_size, json=json)
+def _walks_the_line(name: str, until: str, about: str) -> None:
+    """Add a command that runs a config up to a stage; what earlier commands made is used again."""
+
+    @app.command(name, help=about)
+    def command(
+        config: Config,
+        output: Output,
+        settings: Settings = None,
+        device: Device = "auto",
+        workers: Workers = 0,
+        batch_size: Batch = 8,
+        json: Json = False,
+    ) -> None:
+        _run_and_report(
+            read_config(config, settings), output, device, workers, batch_size, until=until, json=json
+        )
 
 
-@app.command()
-def extract(
-    config: Config,
-    output: Output,
-    settings: Settings = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    batch_size: Batch = 8,
-    json: Json = False,
-) -> None:
-    """The run up to the features of all images."""
-    _run_and_report(
-        read_config(config, settings), output, device, workers, batch_size, until="features", json=json
-    )
-
-
-@app.command()
-def match(
-    config: Config,
-    output: Output,
-    settings: Settings = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    batch_size: Batch = 8,
-    json: Json = False,
-) -> None:
-    """The run up to the matches of the database images."""
-    _run_and_report(
-        read_config(config, settings), output, device, workers, batch_size, until="matches", json=json
-    )
-
-
-@app.command("map")
-def map_(
-    config: Config,
-    output: Output,
-    settings: Settings = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    batch_size: Batch = 8,
-    json: Json = False,
-) -> None:
-    """The run up to the map."""
-    _run_and_report(
-        read_config(config, settings), output, device, workers, batch_size, until="map", json=json
-    )
-
-
-@app.command()
-def localize(
-    config: Config,
-    output: Output,
-    settings: Settings = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    batch_size: Batch = 8,
-    json: Json = False,
-) -> None:
-    """The run up to the poses of the queries, without evaluation and report."""
-    _run_and_report(
-        read_config(config, settings), output, device, workers, batch_size, until="poses", json=json
-    )
+_walks_the_line("run", "report", "Everything a config describes: map, poses, evaluation, report.")
+_walks_the_line("extract", "features", "The run up to the features of all images.")
+_walks_the_line("match", "matches", "The run up to the matches of the database images.")
+_walks_the_line("map", "map", "The run up to the map.")
+_walks_the_line("localize", "poses", "The run up to the poses of the queries, without evaluation and report.")
 
 
 @app.command("localize-photo")

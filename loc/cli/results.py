@@ -22,7 +22,11 @@ def run_json(finished: Run) -> dict[str, Any]:
         skipped |= finished.features.skipped
         out["features"] = {"images": len(finished.features.keys)}
     if finished.matches is not None:
-        out["matches"] = {"pairs": len(finished.matches.keys)}
+        queries = finished.query_matches
+        out["matches"] = {
+            "map_pairs": len(finished.matches.keys),
+            "query_pairs": 0 if queries is None else len(queries.keys),
+        }
     if finished.bundle is not None:
         # The four figures of a reconstruction stand at the top, where scripts look for them.
         out |= finished.bundle.stats
@@ -43,7 +47,8 @@ def run_lines(finished: Run) -> list[str]:
     if finished.features is not None:
         lines.append(f"features   {len(finished.features.keys)} images")
     if finished.matches is not None:
-        lines.append(f"matches    {len(finished.matches.keys)} pairs")
+        pairs = out["matches"]
+        lines.append(f"matches    {pairs['map_pairs']} map pairs, {pairs['query_pairs']} query pairs")
     if finished.bundle is not None:
         stats = finished.bundle.stats
         lines.append(

@@ -46,7 +46,8 @@ def maps(folder: Path) -> list[Path]:
 def computed(finished: Run) -> tuple[int, int]:
     assert finished.features is not None
     assert finished.matches is not None
-    return finished.features.computed, finished.matches.computed
+    assert finished.query_matches is not None
+    return finished.features.computed, finished.matches.computed + finished.query_matches.computed
 
 
 def test_the_same_command_again_computes_nothing(copy: tuple[RunConfig, Path]) -> None:
