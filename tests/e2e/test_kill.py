@@ -85,14 +85,19 @@ def test_killed_then_resumed_equals_undisturbed(stage: str, undisturbed: Undistu
     shutil.copytree(undisturbed.folder, reference)
     run(undisturbed.config, reference, runtime=Runtime(device="cpu", workers=1), until=until)
     expected, hit = run_digest(reference), 0
-    for attempt, fraction in enumerate((np.arange(KILLS) + rng.random(KILLS)) / KILLS):
+    for attempt in range(3 * KILLS):
         folder = tmp_path / str(attempt)
         state_before(stage, undisturbed, folder)
-        reported = kill_during(label, fraction * duration, undisturbed.config_file, folder)
-        hit += reported is not None
-        check_kept(stage, reported or 0, folder)
+        moment = (hit + rng.random()) / KILLS * duration
+        reported = kill_during(label, moment, undisturbed.config_file, folder)
+        if reported is None:  # the machine is faster now than it was when the run was timed
+            duration *= 0.8
+            shutil.rmtree(folder)
+            continue
+        hit += 1
+        check_kept(stage, reported, folder)
         # Nine of ten stop after the stage that was hit, which is what the kill can have hurt.
-        last = attempt == KILLS - 1
+        last = hit == KILLS
         run(
             undisturbed.config,
             folder,
@@ -100,10 +105,15 @@ def test_killed_then_resumed_equals_undisturbed(stage: str, undisturbed: Undistu
             until="report" if last else until,
         )
         assert run_digest(folder) == (undisturbed.digest if last else expected)
-        leftovers = [path for path in folder.rglob("*") if path.suffix == ".tmp" or ".partial" in path.name]
+        # A kill may come late and leave the beginnings of a later stage, which this run did not redo.
+        redone = ORDER if last else ORDER[: ORDER.index(STAGES[stage][1]) + 1]
+        paths = [path for name in redone for path in (folder / name).rglob("*")]
+        leftovers = [path for path in paths if path.suffix == ".tmp" or ".partial" in path.name]
         assert leftovers == []
         shutil.rmtree(folder)
-    assert hit >= KILLS - 2, "most kills must fall into the stage"
+        if last:
+            return
+    pytest.fail(f"only {hit} of {KILLS} kills came before the run ended")
 
 
 def kill_during(label: str, delay: float, config: Path, folder: Path) -> int | None:
