@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from loc.config import RunConfig
+from loc.config import RunConfig, suggest
+from loc.errors import ConfigError
 from loc.layouts import load_scene
 from loc.plugins.blocks import resolve_block
 from loc.record import Record, run_log
@@ -56,6 +57,8 @@ def run(
         workdir: the run folder; another config shares its stores and overwrites nothing.
         until: last stage to run, one of ``STAGES``.
     """
+    if until not in STAGES:
+        raise ConfigError(f"until={until!r} is no stage", suggest(until, list(STAGES)))
     workdir, runtime = Path(workdir), runtime or Runtime()
     scene = load_scene(config.scene)
     with run_log(workdir, config), Record(workdir, config, scene) as record:
@@ -90,11 +93,13 @@ class _Line:
     scene: Scene
     record: Record
     where: dict[str, Any]  # what every stage takes: workdir, runtime
+    failed: dict[str, str] = field(default_factory=dict)  # photos without features, by now
 
     def describe(self, images: Sequence[ImageRecord]) -> tuple[Features, Globals | None]:
         plugin = resolve_block("features", self.config.features)
         with self.record.timed("features"):
-            features = extract_features(images, plugin=plugin, **self.where)
+            features = extract_features(images, plugin=plugin, failed=self.failed, **self.where)
+        self.failed.update(features.skipped)
         globals_ = None
         if self.config.globals is not None and needs_globals(self.config.pairs, self.scene):
             with self.record.timed("globals"):

@@ -78,6 +78,9 @@ class Record:
         self.data["report"] = self._relative(folder)
 
     def __enter__(self) -> Record:
+        if (self.workdir / FILE).is_file():  # a run that ends before its map leaves the last one known
+            before = read_json(self.workdir / FILE)
+            self.data["latest_map"] = before.get("map", before.get("latest_map"))
         return self
 
     def __exit__(
@@ -105,15 +108,16 @@ def read_record(workdir: Path) -> dict[str, Any]:
 
 
 def open_map(workdir: Path) -> MapBundle:
-    """The map of a run folder, or of a map's own folder."""
+    """The map of a run folder (the last that was finished), or of a map's own folder."""
     if (workdir / "bundle.json").is_file():
         return MapBundle.open(workdir)
     record = read_record(workdir)
-    if "map" not in record:
+    found = record.get("map") or record.get("latest_map")
+    if found is None:
         raise StoreError(
             f"{workdir} has no finished map", "run it again: loc reconstruct PHOTOS -o, or loc map CONFIG -o"
         )
-    return MapBundle.open(workdir / record["map"])
+    return MapBundle.open(workdir / found)
 
 
 @contextmanager
@@ -132,7 +136,12 @@ def run_log(workdir: Path, config: RunConfig) -> Iterator[None]:
         yield
         log.info("finished")
     except BaseException as error:
-        log.error("%s: %s", type(error).__name__, error)
+        # To the file alone: on a terminal the command line says it.
+        handler.handle(
+            log.makeRecord(
+                log.name, logging.ERROR, __file__, 0, "%s: %s", (type(error).__name__, error), None
+            )
+        )
         raise
     finally:
         log.setLevel(level)

@@ -101,6 +101,8 @@ def _import(target: str, owner: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a third party may raise anything
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         raise PluginError(
             f"cannot import {target} ({owner}): {type(error).__name__}: {error}",
             f"check it with: python -c 'import {module_name}'",
@@ -109,6 +111,15 @@ def _import(target: str, owner: str) -> Any:
         return getattr(module, attribute)
     except AttributeError as error:
         raise PluginError(f"{module_name} has no {attribute!r} ({owner})") from error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what made an import fail (extension modules turn it into an ImportError)."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _checked(kind: Kind, name: str, cls: Any) -> Any:

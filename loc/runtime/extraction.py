@@ -101,13 +101,18 @@ class PhotoExtractor:
             raise ContractError(f"{self.plugin.name} on {names}: {error.message}", error.next_step) from error
         except LocError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if out_of_memory(error):
                 raise
             raise PluginError(
                 f"{self.plugin.name} failed on {names}: {type(error).__name__}: {error}",
                 "run with --debug for the traceback; loc.plugins.contract checks a plug-in",
             ) from error
+        if not hasattr(outputs, "__len__"):
+            raise ContractError(
+                f"{self.plugin.name} returned {type(outputs).__name__} for {len(batch)} images",
+                "a plug-in returns one result per image of the batch, in a list",
+            )
         if len(outputs) != len(batch):
             raise ContractError(
                 f"{self.plugin.name} returned {len(outputs)} results for {len(batch)} images",
@@ -151,8 +156,10 @@ def extract_many(
     plug-in that raises stops the run, since it would raise again.
     """
     if getattr(plugin.cls, "parallel", "batch") == "process":
-        workers = min(runtime.num_workers, len(files))
-        yield from _in_processes(plugin, files, workers) if workers > 1 else _one_by_one(plugin, files)
+        if runtime.workers == 1:
+            yield from _one_by_one(plugin, files)
+        else:  # even a single photo: what crashes must not take the run along
+            yield from _in_processes(plugin, files, min(runtime.num_workers, len(files)))
     else:
         yield from _in_batches(plugin, files, runtime)
 
@@ -189,8 +196,8 @@ def _in_processes(
             with WorkerPool(PhotoExtractor, (plugin,), workers=workers) as pool:
                 while waiting or in_flight:
                     while waiting and len(in_flight) < 2 * workers:
-                        file = waiting.popleft()
-                        in_flight[pool.submit(_extract_one, file)] = file
+                        in_flight[pool.submit(_extract_one, waiting[0])] = waiting[0]
+                        waiting.popleft()  # not before: a broken pool refuses, and the file stays
                     for future in pool.first_done(in_flight):
                         result = future.result()
                         yield in_flight.pop(future), result

@@ -27,7 +27,8 @@ class Runtime:
 
     Attributes:
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        workers: worker processes and threads; 0 means one per core.
+        workers: worker processes and threads; 0 means one per core. With exactly 1 everything runs in
+            this process, where a plug-in that crashes natively ends the run.
         batch_size: images of one size shown to a batch plug-in at once; halved when memory runs out.
     """
 

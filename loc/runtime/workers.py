@@ -39,7 +39,7 @@ class WorkerPool:
     ) -> None:
         if kind is not None:  # do not wait for work whose result nobody will take
             for process in list((self._pool._processes or {}).values()):
-                process.terminate()
+                process.kill()  # a SIGTERM would make glog (pycolmap) print a stack per worker
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, work: Callable[[Any, Any], Any], item: Any) -> Future[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,12 @@ STAGE_VERSION = 1
 
 
 def extract_features(
-    images: Sequence[ImageRecord], *, plugin: ResolvedPlugin, workdir: Path, runtime: Runtime
+    images: Sequence[ImageRecord],
+    *,
+    plugin: ResolvedPlugin,
+    workdir: Path,
+    runtime: Runtime,
+    failed: Mapping[str, str] | None = None,
 ) -> Features:
     """Local features of ``images``; what the store already holds is not computed again.
 
@@ -35,12 +40,17 @@ def extract_features(
         images: any images of a scene; database and queries share one store.
         plugin: the extractor with its options.
         workdir: the run folder.
+        failed: photos that failed earlier in this run, name → reason: not tried again.
 
     Returns:
         The items of these images; unreadable photos are in ``skipped`` with the reason.
     """
     store = FeatureStore(features_folder(plugin, workdir), feature_fields(plugin))
-    keys, skipped = content_keys(images, runtime)
+    failed = failed or {}
+    skipped = {image.name: failed[image.name] for image in images if image.name in failed}
+    images = [image for image in images if image.name not in failed]
+    keys, unreadable = content_keys(images, runtime)
+    skipped |= unreadable
     records = {image.name: image for image in images}
     todo = store.missing(keys[name] for name in sorted(keys))
     files = [PhotoFile(key.name, records[key.name].path, records[key.name].mask) for key in todo]

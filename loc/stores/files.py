@@ -30,6 +30,11 @@ def writing(folder: Path) -> Iterator[None]:
                 f"cannot write to {folder}: {error.strerror}",
                 "choose a folder you may write to with -o, or change its permissions",
             ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG):
+            raise DataError(
+                f"{folder} cannot be a folder to write to: {error.strerror}",
+                "choose another folder with -o: no part of its path may be a file",
+            ) from error
         raise
 
 

@@ -214,3 +214,11 @@ def test_no_queries_is_ordinary(good: Path, tmp_path: Path) -> None:
     assert finished.poses.results == ()
     assert finished.report is not None
     assert (finished.report.folder / "index.html").is_file()
+
+
+def test_an_output_that_is_a_file(cli: Cli, good: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert cli("reconstruct", good / "scene" / "images", "-o", tmp_path / "file") == 3
+    assert "choose another folder with -o" in cli.err
+    assert cli.err.count("DataError") == 1
+    assert (tmp_path / "file").read_text() == "mine"

@@ -151,3 +151,24 @@ def _pairs(path: Path) -> int:
 
     with h5py.File(path, "r", locking=False) as file:
         return int(file["pairs"].shape[0])
+
+
+def test_a_run_that_ends_early_does_not_lose_the_map(copy: tuple[RunConfig, Path]) -> None:
+    from loc.errors import MapError
+    from loc.record import open_map
+
+    config, folder = copy
+    before = open_map(folder)
+    run(config, folder, runtime=HERE, until="features")
+    assert open_map(folder).folder == before.folder
+    failing = config.model_copy(update={"map": config.map.model_copy(update={"min_num_inliers": 5000})})
+    with pytest.raises(MapError):
+        run(failing, folder, runtime=HERE)
+    assert open_map(folder).folder == before.folder
+
+
+def test_a_stage_that_is_none(copy: tuple[RunConfig, Path]) -> None:
+    from loc.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="until='maps' is no stage\n  did you mean map"):
+        run(*copy, runtime=HERE, until="maps")

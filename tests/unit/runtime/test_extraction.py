@@ -211,3 +211,25 @@ def test_a_script_without_main_guard_can_start_workers(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "found 2\n", done.stderr
+
+
+def test_a_crash_on_the_only_photo_is_survived(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "dark.png")
+    found = results(CrashesOnDark, [PhotoFile("dark.png", tmp_path / "dark.png")])
+    assert "the process died" in found["dark.png"].reason
+
+
+class ReturnsNone(Brightest):
+    def __call__(self, images: Any) -> Any:
+        return None
+
+
+class Exits(Brightest):
+    def __call__(self, images: Any) -> Any:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(("cls", "message"), [(ReturnsNone, "returned NoneType"), (Exits, "SystemExit: 3")])
+def test_what_is_no_result_is_named(tmp_path: Path, cls: type, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        results(cls, [spot(tmp_path / "0.png", (1, 1))])
