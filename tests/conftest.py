@@ -7,7 +7,9 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything loads OpenMP: one process per core is enough
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,22 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared data folder at {SHARED} (set LOC_SHARED)")
     return SHARED
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a measured number in the summary; what a worker of xdist prints is lost otherwise."""
+
+    def note(text: str) -> None:
+        record_property("measured", text)
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])]
+    lines = [text for each in reports for name, text in each.user_properties if name == "measured"]
+    if lines:
+        terminalreporter.section("measured on real photographs")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,17 +59,16 @@ def holdout(shared: Path, name: str, folder: Path, capsys: Any, *options: str) -
 
 
 @pytest.mark.parametrize("name", FLOORS)
-def test_floors(name: str, shared: Path, tmp_path: Path, capsys: Any) -> None:
+def test_floors(name: str, shared: Path, tmp_path: Path, capsys: Any, say: Callable[[str], None]) -> None:
     floor = FLOORS[name]
     found = holdout(shared, name, tmp_path / "run", capsys)
-    with capsys.disabled():
-        error, hloc = f"{found['median_error']:.4f}, {found['median_error_deg']:.3f}°", floor.hloc
-        print(
-            f"\n{name}: {found['map']['points']} points, "
-            f"{found['map']['mean_reprojection_error_px']:.2f} px, "
-            f"median {error}, worst {found['max_error']:.4f}, {found['max_error_deg']:.3f}°, "
-            f"{found['status']}   (hloc: {hloc[0]} points, {hloc[1]} px, median {hloc[2]}, {hloc[3]}°)"
-        )
+    error, hloc = f"{found['median_error']:.4f}, {found['median_error_deg']:.3f}°", floor.hloc
+    stats = found["map"]
+    say(
+        f"{name}: {stats['points']} points, {stats['mean_reprojection_error_px']:.2f} px, median {error}, "
+        f"worst {found['max_error']:.4f}, {found['max_error_deg']:.3f}°, {found['status']}   "
+        f"(hloc: {hloc[0]} points, {hloc[1]} px, median {hloc[2]}, {hloc[3]}°)"
+    )
     queries = (shared / "data" / name / "splits" / "query_images.txt").read_text().split()
     assert found["queries"] == found["localized"] == len(queries)
     assert found["median_error"] <= floor.median

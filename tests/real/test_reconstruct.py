@@ -60,10 +60,10 @@ def bundle(matched) -> MapBundle:
     return _map(matched, matched.workdir, workers=2)
 
 
-def test_sacre_coeur_from_scratch(bundle):
+def test_sacre_coeur_from_scratch(bundle, say):
     stats = bundle.stats
-    print(
-        f"\nsacre_coeur from scratch at <= 1200 px: {len(bundle.registered)} of 10 registered, "
+    say(
+        f"sacre_coeur from scratch at <= 1200 px: {len(bundle.registered)} of 10 registered, "
         f"{stats['points']} points, {stats['mean_reprojection_error_px']} px "
         "(hloc's SIFT preset: 7 of 10, 244 points)"
     )
@@ -72,10 +72,10 @@ def test_sacre_coeur_from_scratch(bundle):
     assert stats["mean_reprojection_error_px"] < 1.0
 
 
-def test_an_image_of_the_sky_is_reported_at_matches(bundle):
+def test_an_image_of_the_sky_is_reported_at_matches(bundle, say):
     rows, pairs = read_funnel(bundle.folder / "funnel.json")
     sky = next(row for row in rows if row.name == SKY)
-    print(f"\n{SKY}: {sky.keypoints} keypoints, {sky.step}: {sky.reason}")
+    say(f"{SKY}: {sky.keypoints} keypoints, {sky.step}: {sky.reason}")
     assert sky.keypoints > 0
     assert sky.step == "matches"
     assert sum(step_counts(rows).values()) == len(rows) == bundle.stats["images"] == 11

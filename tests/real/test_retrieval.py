@@ -93,7 +93,7 @@ def chance(data: RetrievalSet) -> list[float]:
 
 
 @pytest.mark.parametrize("load", [vpr_toy, retrieval_mini])
-def test_vlad_beats_chance_and_a_colour_thumbnail(load, shared, capsys) -> None:
+def test_vlad_beats_chance_and_a_colour_thumbnail(load, shared, say) -> None:
     data = load(shared)
     sift = Sift(SiftConfig(), device="cpu")
     images = [read(path) for path in (*data.database, *data.queries)]
@@ -116,10 +116,9 @@ def test_vlad_beats_chance_and_a_colour_thumbnail(load, shared, capsys) -> None:
         "colour thumbnail": recalls(distances.argsort(axis=1, kind="stable"), data),
         "vlad": recalls(order, data),
     }
-    with capsys.disabled():
-        print(f"\n{data.name}: recall % at {KS}")
-        for method, values in table.items():
-            print(f"  {method:18s}" + "".join(f"{value:7.1f}" for value in values))
+    for method, values in table.items():
+        shown = " / ".join(f"{value:.1f}" for value in values)
+        say(f"{data.name}: recall % at {KS}: {shown}  {method}")
     for method in ("chance", "colour thumbnail"):
         for k, ours, theirs in zip(KS, table["vlad"], table[method], strict=True):
             # Equal only where the other cannot be beaten: the photo sets of retrieval_mini have

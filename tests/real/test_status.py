@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from loc.runtime.runtime import Runtime
 from loc.stages.localize import Localizer
 from loc.types import QueryResult
 
+Say = Callable[[str], None]
 FOUNTAIN = "strecha_fountain_p11"
 OTHERS = ("strecha_entry_p10", "lund_door", "virtual_gallery", "kermit", "sacre_coeur")
 RUNTIME = Runtime(device="cpu")
@@ -77,10 +79,12 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory, expected: dict[s
     return loc.run(config, folder / "run", runtime=RUNTIME)
 
 
-def test_every_status_comes_from_a_real_photo(run: Run, expected: dict[str, str]) -> None:
+def test_every_status_comes_from_a_real_photo(run: Run, expected: dict[str, str], say: Say) -> None:
     found = {result.name: result for result in run.poses.results}
     for name, result in sorted(found.items()):
-        print(f"{name:20} {result.status:10} {result.num_inliers:5}/{result.num_matches:<5} {result.reason}")
+        say(
+            f"status {name:20} {result.status:10} {result.num_inliers:5}/{result.num_matches:<5} {result.reason}"
+        )
     assert {name: result.status for name, result in found.items()} == expected
     assert set(expected.values()) == {
         "ok",
@@ -95,10 +99,10 @@ def test_every_status_comes_from_a_real_photo(run: Run, expected: dict[str, str]
         assert result.reason
 
 
-def test_poses_called_ok_are_right(run: Run) -> None:
+def test_poses_called_ok_are_right(run: Run, say: Say) -> None:
     for name in ("0002.jpg", "0006.jpg"):
         error, error_deg = pose_error(run.poses.localized[name], run.scene.ground_truth[name])
-        print(f"{name} {1000 * error:.1f} mm, {error_deg:.3f} degrees")
+        say(f"fountain {name} {1000 * error:.1f} mm, {error_deg:.3f} degrees")
         assert error < 0.02
         assert error_deg < 0.1
 
@@ -113,7 +117,7 @@ def test_every_query_has_a_row_in_the_report(run: Run, expected: dict[str, str])
     assert run.report.metrics["groups"]["all"]["localized"] == 2
 
 
-def test_photos_of_other_sets_are_never_ok(shared: Path, run: Run) -> None:
+def test_photos_of_other_sets_are_never_ok(shared: Path, run: Run, say: Say) -> None:
     """entry-P10 is the same courtyard: its facade is the background of two of the fountain's photos.
 
     Its photos get poses that are right to a few decimetres, from matches at the edge of the map; they
@@ -126,21 +130,25 @@ def test_photos_of_other_sets_are_never_ok(shared: Path, run: Run) -> None:
         for name in (folder / "splits" / "query_images.txt").read_text().split()[:2]:
             found[f"{other}/{name}"] = localizer.localize(folder / "images" / name)
     for name, result in found.items():
-        print(f"{name:55} {result.status:10} {result.num_inliers:3}/{result.num_matches:<4} {result.reason}")
+        say(
+            f"against fountain {name:42} {result.status:10} {result.num_inliers:3}/{result.num_matches:<4} {result.reason}"
+        )
     assert len(found) == 10
     assert not [name for name, result in found.items() if result.status == "ok"]
     elsewhere = [result for name, result in found.items() if not name.startswith("strecha_entry")]
     assert {result.status for result in elsewhere} <= {"pnp_failed", "no_matches"}
 
 
-def test_one_photo_without_intrinsics(shared: Path, run: Run) -> None:
+def test_one_photo_without_intrinsics(shared: Path, run: Run, say: Say) -> None:
     """The focal length is found with the pose."""
     result = Localizer(run.bundle, runtime=RUNTIME).localize(
         shared / "data" / FOUNTAIN / "images" / "0006.jpg"
     )
     assert result.status == "ok"
     error, error_deg = pose_error(result.pose, run.scene.ground_truth["0006.jpg"])
-    print(f"focal length {result.camera.focal_px:.1f} px, {1000 * error:.1f} mm, {error_deg:.3f} degrees")
+    say(
+        f"fountain, no intrinsics: focal length {result.camera.focal_px:.1f} px, {1000 * error:.1f} mm, {error_deg:.3f} degrees"
+    )
     assert result.camera.focal_px == pytest.approx(1380.9, rel=0.02)
     assert error < 0.15  # the principal point is taken in the middle; it is 12 px off
     assert np.isfinite(result.covariance).all()
