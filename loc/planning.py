@@ -8,28 +8,48 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from loc.config import RunConfig
+from loc.errors import MapError
 from loc.layouts import load_scene
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.runtime.images import image_header
 from loc.runtime.runtime import Runtime
-from loc.stages.artefacts import Features
-from loc.stages.extract import content_keys, extract_features, feature_fields, features_folder
+from loc.sfm.bundle import MapBundle, is_map
+from loc.stages.artefacts import Features, Globals, Matched, PairList
+from loc.stages.extract import (
+    content_keys,
+    extract_features,
+    feature_fields,
+    features_folder,
+    folder_name,
+    global_fields,
+)
+from loc.stages.fit import fit_folder
+from loc.stages.localize import pose_fields
+from loc.stages.map import planned_map
 from loc.stages.match import match_fields, match_folder, match_pairs
-from loc.stages.pairs import needs_globals, predict_pairs
-from loc.stores.features import FeatureStore
+from loc.stages.pairs import (
+    needs_globals,
+    pair_fields,
+    pairs_folder,
+    predict_pairs,
+    read_pair_list,
+)
+from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.files import read_json
-from loc.stores.matches import MatchStore
-from loc.stores.parts import PartStore
+from loc.stores.fingerprint import fingerprint
+from loc.stores.matches import MatchStore, PairKey
+from loc.stores.parts import ItemKey, PartStore
+from loc.stores.products import is_done
 from loc.types import ImageRecord, Scene
 
 #: Bytes of a finished map: per keypoint (database 8, images.bin 24, index 4), per match (two-view
@@ -37,6 +57,20 @@ from loc.types import ImageRecord, Scene
 _MAP_BYTES_PER_KEYPOINT, _MAP_BYTES_PER_MATCH, _MAP_BYTES = 36, 38, 120_000
 #: A part of matches, a pair in it (ids, offset), a match (two int32 and a float32).
 _PART_BYTES, _PAIR_BYTES, _MATCH_BYTES = 6_200, 28, 12
+#: Fields that are hashes or names of folders of a stage's inputs, in words.
+_INPUTS = {
+    "items": "images",
+    "images": "images",
+    "queries": "queries",
+    "inputs": "input files",
+    "keypoints": "features",
+    "features": "features",
+    "matches": "matches",
+    "globals": "global descriptors",
+    "fit": "fit",
+    "map": "map",
+    "pairs": "pairs",
+}
 
 
 @dataclass(frozen=True)
@@ -92,25 +126,118 @@ def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime 
     store = FeatureStore(features_folder(extractor, workdir), feature_fields(extractor))
     with _sampled(images, sample, extractor, matcher, runtime) as rates:
         features = _features_step(store, [keys[image.name] for image in images], pixels, rates, runtime)
+        artefact = Features(store, keys, unreadable, extractor)
+        walked = _Walk(config, scene, artefact, matcher, workdir)
+        if features.done == features.items:
+            walked.walk()
         steps = [features]
         if config.globals is not None and needs_globals(config.pairs, scene):
-            steps.append(_globals_step(config, len(images)))
+            steps.append(walked.step("globals", len(images), nbytes=_globals_bytes(config, len(images))))
         map_pairs, query_pairs = (
             predict_pairs(role, config.pairs, scene, set(keys)) for role in ("map", "query")
         )
-        artefact = Features(store, keys, unreadable, extractor)
         folder = match_folder(matcher, artefact, workdir)
         done = MatchStore(folder, match_fields(matcher, artefact))
         pairs = map_pairs.count + query_pairs.count
         steps += [
-            Step("pairs map", map_pairs.count, 0, "computed in seconds", map_pairs.exact, 0.0),
-            Step("pairs query", query_pairs.count, 0, "computed in seconds", query_pairs.exact, 0.0),
+            walked.step("pairs map", map_pairs.count, exact=map_pairs.exact, nbytes=0.0),
+            walked.step("pairs query", query_pairs.count, exact=query_pairs.exact, nbytes=0.0),
             _matches_step(done, keys, pairs, map_pairs.exact and query_pairs.exact, rates),
-            _map_step(scene, workdir, pixels, map_pairs.count, rates),
+            walked.step(
+                "map",
+                len(scene.db),
+                nbytes=_map_bytes(scene, pixels, map_pairs.count, rates),
+                seconds=_map_seconds(workdir, map_pairs.count),
+            ),
         ]
         if scene.queries:
-            steps.append(Step("poses", len(scene.queries), 0, "one PnP per query", nbytes=0.0))
+            steps.append(walked.step("poses", len(scene.queries), nbytes=0.0))
     return steps
+
+
+class _Walk:
+    """Which products of exactly this config exist: the line of a run, looked up and not computed.
+
+    It goes on as far as the inputs of a stage are known; the stages behind stay ``not started``.
+    """
+
+    def __init__(
+        self, config: RunConfig, scene: Scene, features: Features, matcher: ResolvedPlugin, workdir: Path
+    ) -> None:
+        self.config, self.scene, self.features = config, scene, features
+        self.matcher, self.workdir = matcher, workdir
+        self.states: dict[str, str] = {}
+
+    def step(self, stage: str, items: int, *, seconds: float | None = None, **rest: Any) -> Step:
+        why = self.states.get(stage, "not started")
+        done = why == "done"
+        return Step(stage, items, items if done else 0, why, seconds=0.0 if done else seconds, **rest)
+
+    def walk(self) -> None:
+        db = replace(self.features, keys=self._keys(self.scene.db))
+        pairs = self._pairs("map", db, self._globals(db))
+        if pairs is None:
+            return
+        matched = self._matched(db, pairs)
+        scene = replace(self.scene, images=self.scene.db)
+        try:
+            fields = planned_map(scene, db, pairs, matched, self.config.map)
+        except MapError as error:
+            self.states["map"] = error.message
+            return
+        folder = self.workdir / "map" / fingerprint(fields)
+        if not self._look("map", folder, fields) or not is_map(folder):
+            return
+        bundle = MapBundle.open(folder)
+        globals_ = self._globals(self.features)
+        pairs = self._pairs("query", self.features, globals_, among=bundle.registered)
+        if pairs is not None:
+            matched = self._matched(self.features, pairs)
+            options = self.config.localize
+            fields = pose_fields(self.scene, bundle, self.features, pairs, matched, options)
+            self._look("poses", self.workdir / "poses" / fingerprint(fields), fields)
+
+    def _keys(self, images: Sequence[ImageRecord]) -> dict[str, ItemKey]:
+        keys = self.features.keys
+        return {image.name: keys[image.name] for image in images if image.name in keys}
+
+    def _look(self, stage: str, folder: Path, fields: dict[str, Any]) -> bool:
+        done = is_done(folder)
+        self.states[stage] = "done" if done else _nearest(folder.parent, "manifest.json", fields)
+        return done
+
+    def _globals(self, features: Features) -> Globals | None:
+        """The descriptors' store; ``done`` when it holds those of ``features``."""
+        if self.config.globals is None or not needs_globals(self.config.pairs, self.scene):
+            return None
+        plugin, state = resolve_block("globals", self.config.globals), None
+        if plugin.cls.needs_fit:
+            names = [image.name for image in self.scene.db]
+            state = fit_folder(features, names, plugin=plugin, workdir=self.workdir)
+        fields = global_fields(plugin, features, state)
+        name = f"{folder_name(plugin.name)}-{fingerprint(fields)}"
+        store = GlobalStore(self.workdir / "globals" / name, fields)
+        # Of all images, whatever part of the line asks: the row of the plan is about all.
+        items = list(self.features.keys.values())
+        self.states["globals"] = _why(store, len(items), len(items) - len(store.missing(items)))
+        return Globals(store, features.keys, plugin, state)
+
+    def _pairs(
+        self,
+        role: Literal["map", "query"],
+        features: Features,
+        globals_: Globals | None,
+        among: Sequence[str] | None = None,
+    ) -> PairList | None:
+        fields = pair_fields(role, self.scene, features, globals_, config=self.config.pairs, among=among)
+        folder = pairs_folder(role, fields, self.workdir)
+        return read_pair_list(folder) if self._look(f"pairs {role}", folder, fields) else None
+
+    def _matched(self, features: Features, pairs: PairList) -> Matched:
+        folder = match_folder(self.matcher, features, self.workdir)
+        store = MatchStore(folder, match_fields(self.matcher, features))
+        keys = {(a, b): PairKey(features.keys[a], features.keys[b]) for a, b in pairs.pairs}
+        return Matched(store, keys, features, self.matcher)
 
 
 def explain(store: PartStore[Any, Any]) -> str:
@@ -118,11 +245,15 @@ def explain(store: PartStore[Any, Any]) -> str:
 
     ``missing: features.max_keypoints 4096 → 8192``
     """
+    return _nearest(store.folder.parent, "store.json", store.fields)
+
+
+def _nearest(folder: Path, manifest: str, wanted: dict[str, Any]) -> str:
     best: list[str] | None = None
-    for manifest in sorted(store.folder.parent.glob("*/store.json")):
-        fields = read_json(manifest).get("fields", {})
-        if fields.get("plugin") == store.fields.get("plugin"):
-            changes = _changes(fields, store.fields)
+    for path in sorted(folder.glob(f"*/{manifest}")):
+        fields = read_json(path).get("fields", {})
+        if all(fields.get(key) == wanted.get(key) for key in ("kind", "plugin", "role")):
+            changes = _changes(fields, wanted)
             if best is None or len(changes) < len(best):
                 best = changes
     return f"missing: {', '.join(best)}" if best else "not started"
@@ -130,8 +261,13 @@ def explain(store: PartStore[Any, Any]) -> str:
 
 def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     out = []
-    for key in sorted({*old, *new}):
+    # What follows from the others, or is only noted: no difference of its own.
+    for key in sorted({*old, *new} - {"task", "known_poses"} - ({*old} - {*new} if "kind" in new else set())):
         before, after = old.get(key), new.get(key)
+        if key in _INPUTS and before != after:
+            if isinstance(before, int) is isinstance(after, int):  # some manifests hold a count instead
+                out.append(f"other {_INPUTS[key]}")
+            continue
         if isinstance(before, dict) and isinstance(after, dict):
             out += _changes(
                 before, after, prefix if key in ("config", "stage_options") else f"{prefix}{key}."
@@ -165,12 +301,10 @@ def _features_step(
     return Step("features", len(keys), done, _why(store, len(keys), done), nbytes=nbytes, seconds=seconds)
 
 
-def _globals_step(config: RunConfig, images: int) -> Step:
+def _globals_bytes(config: RunConfig, images: int) -> float:
     plugin = resolve_block("globals", config.globals or "vlad")
     dimension = getattr(plugin.cls, "max_dimension", 8192)
-    return Step(
-        "globals", images, 0, f"{plugin.name}, after the features", nbytes=images * (4.0 * dimension + 3000)
-    )
+    return float(images * (4.0 * dimension + 3000))
 
 
 def _matches_step(store: MatchStore, keys: dict[str, Any], pairs: int, exact: bool, rates: _Rates) -> Step:
@@ -186,16 +320,23 @@ def _matches_step(store: MatchStore, keys: dict[str, Any], pairs: int, exact: bo
     return Step("matches", pairs, done, _why(store, pairs, done), exact, nbytes, seconds)
 
 
-def _map_step(scene: Scene, workdir: Path, pixels: np.ndarray, pairs: int, rates: _Rates) -> Step:
-    finished = [path for path in sorted((workdir / "map").glob("*/bundle.json")) if path.is_file()]
-    why = f"{len(finished)} finished in this folder" if finished else "not started"
+def _map_seconds(workdir: Path, pairs: int) -> float | None:
+    """From the maps made in this folder: the time grows with the pairs."""
+    rates = []
+    for path in sorted((workdir / "map").glob("*/manifest.json")):
+        listed = read_json(path.parent / "stats.json").get("pairs", {}).get("listed", 0)
+        if listed:
+            rates.append(float(read_json(path).get("seconds", 0.0)) / listed)
+    return max(rates) * pairs if rates else None
+
+
+def _map_bytes(scene: Scene, pixels: np.ndarray, pairs: int, rates: _Rates) -> float | None:
     share = len(scene.db) / max(1, len(scene.images))
     keypoints = rates.keypoints_per_px * pixels.sum() * share
     matches = rates.matches_per_pair * pairs
-    nbytes = None
-    if keypoints:
-        nbytes = keypoints * _MAP_BYTES_PER_KEYPOINT + matches * _MAP_BYTES_PER_MATCH + _MAP_BYTES
-    return Step("map", len(scene.db), 0, why, nbytes=nbytes)
+    if not keypoints:
+        return None
+    return float(keypoints * _MAP_BYTES_PER_KEYPOINT + matches * _MAP_BYTES_PER_MATCH + _MAP_BYTES)
 
 
 def _pixels(images: list[ImageRecord], extractor: ResolvedPlugin) -> np.ndarray:

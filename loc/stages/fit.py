@@ -32,20 +32,31 @@ def fit_state(features: Features, names: Sequence[str], *, plugin: ResolvedPlugi
             f"{plugin.name} has nothing to learn from: none of {len(names)} database images has keypoints",
             "check that the photos can be read and are not blank: loc extract --json",
         )
-    fields = {
+    fields = _fields(features, keys, plugin)
+
+    def build(folder: Path) -> None:
+        state = plugin.build().fit(_Inputs(features, keys))
+        np.savez(folder / _STATE, **dict(sorted(state.items())))
+
+    folder = fit_folder(features, names, plugin=plugin, workdir=workdir)
+    return make_product(folder, {**fields, "items": len(keys)}, build)
+
+
+def fit_folder(features: Features, names: Sequence[str], *, plugin: ResolvedPlugin, workdir: Path) -> Path:
+    """Where :func:`fit_state` puts the state of the same arguments."""
+    keys = [features.keys[name] for name in sorted(names) if name in features.keys]
+    name = plugin.name.replace(":", "_")
+    return workdir / "fits" / f"{name}-{fingerprint(_fields(features, keys, plugin))}"
+
+
+def _fields(features: Features, keys: Sequence[ItemKey], plugin: ResolvedPlugin) -> dict[str, Any]:
+    return {
         "kind": "fit",
         "stage": STAGE_VERSION,
         **plugin.fingerprint_fields(),
         "features": features.store.folder.name,
         "items": [list(key) for key in keys],
     }
-
-    def build(folder: Path) -> None:
-        state = plugin.build().fit(_Inputs(features, keys))
-        np.savez(folder / _STATE, **dict(sorted(state.items())))
-
-    folder = workdir / "fits" / f"{plugin.name.replace(':', '_')}-{fingerprint(fields)}"
-    return make_product(folder, {**fields, "items": len(keys)}, build)
 
 
 class _Inputs:

@@ -24,15 +24,16 @@ from loc.stages.artefacts import Features, Matched, PairList
 from loc.stages.match import Preparer
 from loc.stages.onephoto import OnePhoto, Retrieval
 from loc.stages.poses import Poses, write_results
+from loc.stages.querycamera import query_camera
 from loc.stores.features import as_stored
 from loc.stores.fingerprint import fingerprint
 from loc.stores.products import is_done, make_product
-from loc.types import Camera, ImageRecord, LocalFeatures, Matches, QueryResult, Scene
+from loc.types import Camera, ImageRecord, Intrinsics, LocalFeatures, Matches, QueryResult, Scene
 
 __all__ = ["Localizer", "Poses", "localize"]
 
 #: Raised when this stage changes the numbers.
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 def localize(
@@ -55,14 +56,14 @@ def localize(
         pairs: ``(query, db)`` pairs; ``ranked`` is the order of a query's references.
         matches: of these pairs, and the keypoints they refer to.
     """
-    fields = _fields(scene, bundle, features, pairs, matches, config)
+    fields = pose_fields(scene, bundle, features, pairs, matches, config)
     folder = workdir / "poses" / fingerprint(fields)
     total = len(scene.queries) + len(scene.skipped_queries)
     if is_done(folder):
         return Poses.open(folder)
 
     def build(partial: Path) -> None:
-        waiting = _queries(scene, features, pairs, matches)
+        waiting = _queries(scene, bundle, features, pairs, matches)
         results = _located(waiting, bundle, config, runtime)
         tracked = runtime.track(results, "poses", total)
         write_results(partial, list(tracked))
@@ -71,7 +72,7 @@ def localize(
     return Poses.open(folder)
 
 
-def _fields(
+def pose_fields(
     scene: Scene,
     bundle: MapBundle,
     features: Features,
@@ -81,7 +82,13 @@ def _fields(
 ) -> dict[str, Any]:
     """What the fingerprint covers: options, map, and the queries with their cameras and pairs."""
     queries = [
-        [image.name, scene.camera_of(image).to_json(), list(features.keys.get(image.name, ()))]
+        [
+            image.name,
+            image.camera_id,
+            scene.camera_of(image).to_json(),
+            image.intrinsics,
+            list(features.keys.get(image.name, ())),
+        ]
         for image in scene.queries
     ]
     return {
@@ -97,7 +104,7 @@ def _fields(
 
 
 def _queries(
-    scene: Scene, features: Features, pairs: PairList, matches: Matched
+    scene: Scene, bundle: MapBundle, features: Features, pairs: PairList, matches: Matched
 ) -> Iterator[QueryResult | MatchedQuery]:
     """What each query has, read in the order of the names; results for those that cannot go on."""
     for name in scene.skipped_queries:
@@ -111,16 +118,20 @@ def _queries(
             yield QueryResult(image.name, "unreadable", reason)
         else:
             ranked = _in_rank_order(references.get(image.name, []), pairs.ranked.get(image.name, ()))
-            yield _matched_query(scene, image, ranked, matches)
+            camera = query_camera(bundle, scene.camera_of(image), image.camera_id, image.intrinsics)
+            yield _matched_query(image, camera, ranked, matches)
 
 
-def _matched_query(scene: Scene, image: ImageRecord, ranked: list[str], matches: Matched) -> MatchedQuery:
+def _matched_query(
+    image: ImageRecord, known: tuple[Camera, Intrinsics], ranked: list[str], matches: Matched
+) -> MatchedQuery:
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     matched = [(name, matches.get((image.name, name))) for name in ranked]
     keypoints = matches.keypoints.keypoints(image.name)
     _lap(seconds, "read", started)
-    return MatchedQuery(image.name, scene.camera_of(image), keypoints, matched, seconds)
+    camera, intrinsics = known
+    return MatchedQuery(image.name, camera, keypoints, matched, seconds, intrinsics)
 
 
 def _in_rank_order(names: list[str], ranked: Sequence[str]) -> list[str]:
@@ -189,8 +200,8 @@ class Localizer:
 
         Args:
             image: a file, or pixels as stored: ``(h, w, 3)`` RGB or ``(h, w)`` grey, uint8.
-            camera: intrinsics of the stored pixel grid. Without: from the file's EXIF, else the focal
-                length is found with the pose.
+            camera: intrinsics of the stored pixel grid. Without: that of the map for photos of the
+                same camera by EXIF; else the focal length is found with the pose, starting from EXIF's.
             name: what the result is called; default the file's name.
 
         Raises:
@@ -210,10 +221,12 @@ class Localizer:
                 check_size(camera, photo.file, where="the camera given")
             seconds: dict[str, float] = {}
             _lap(seconds, "read", started)
-            return self._localized(photo, pixels, camera or photo.camera(), seconds)
+            if camera is not None:
+                return self._localized(photo, pixels, (camera, "given"), seconds)
+            return self._localized(photo, pixels, photo.camera(self.bundle), seconds)
 
     def _localized(
-        self, photo: OnePhoto, pixels: Photo, camera: Camera, seconds: dict[str, float]
+        self, photo: OnePhoto, pixels: Photo, known: tuple[Camera, Intrinsics], seconds: dict[str, float]
     ) -> QueryResult:
         started = time.perf_counter()
         features = as_stored(self._extractor.extract(pixels, name=photo.file.name))
@@ -222,7 +235,8 @@ class Localizer:
         started = _lap(seconds, "retrieve", started)
         matched = self._match(features, references)
         _lap(seconds, "match", started)
-        query = MatchedQuery(photo.file.name, camera, features.keypoints, matched, seconds)
+        camera, intrinsics = known
+        query = MatchedQuery(photo.file.name, camera, features.keypoints, matched, seconds, intrinsics)
         return locate(self._index, query, self.config)
 
     def _match(self, features: LocalFeatures, references: list[str]) -> list[tuple[str, Matches]]:

@@ -79,6 +79,13 @@ def make_map(
     return bundle
 
 
+def planned_map(
+    scene: Scene, features: Features, pairs: PairList, matches: Matched, config: MapConfig
+) -> dict[str, Any]:
+    """The fields of the map that :func:`make_map` would make of the same arguments."""
+    return map_fields(_MapJob.of(scene, features, pairs, matches, config))
+
+
 def map_fields(job: _MapJob) -> dict[str, Any]:
     """What the fingerprint of a map covers."""
     images = [

@@ -28,6 +28,8 @@ __all__ = [
     "generate_pairs",
     "make_pairs",
     "needs_globals",
+    "pair_fields",
+    "pairs_folder",
     "predict_pairs",
     "read_pair_list",
 ]
@@ -59,21 +61,9 @@ def make_pairs(
     Raises:
         ConfigError, DataError: see :func:`loc.stages.pair_generators.generate_pairs`.
     """
-    allowed = None if among is None else frozenset(among)
-    names = [image.name for image in scene.db if allowed is None or image.name in allowed]
-    names += [image.name for image in scene.queries] if role == "query" else []
-    usable = {name for name in names if name in features.keys}
-    fields = {
-        "kind": "pairs",
-        "stage": STAGE_VERSION,
-        "role": role,
-        "pairs": [_options(each) for each in config if each.for_ in (role, "both")],
-        "database": len(scene.db),  # what `auto` decides by
-        "items": digest(part for name in sorted(usable) for part in features.keys[name]),
-        "globals": None if globals_ is None else globals_.store.folder.name,
-        "inputs": _inputs(role, config, scene),
-    }
-    folder = workdir / "pairs" / f"{role}-{fingerprint(fields)}"
+    usable = _usable(role, scene, features, among)
+    fields = pair_fields(role, scene, features, globals_, config=config, among=among)
+    folder = pairs_folder(role, fields, workdir)
 
     def build(partial: Path) -> None:
         descriptors = None if globals_ is None else globals_.matrix
@@ -86,6 +76,33 @@ def make_pairs(
     return read_pair_list(folder)
 
 
+def pair_fields(
+    role: PairRole,
+    scene: Scene,
+    features: Features,
+    globals_: Globals | None,
+    *,
+    config: Sequence[PairsConfig],
+    among: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """What the fingerprint of a pair list covers; arguments as of :func:`make_pairs`."""
+    usable = _usable(role, scene, features, among)
+    return {
+        "kind": "pairs",
+        "stage": STAGE_VERSION,
+        "role": role,
+        "pairs": [_options(each) for each in config if each.for_ in (role, "both")],
+        "database": len(scene.db),  # what `auto` decides by
+        "items": digest(part for name in sorted(usable) for part in features.keys[name]),
+        "globals": None if globals_ is None else globals_.store.folder.name,
+        "inputs": _inputs(role, config, scene),
+    }
+
+
+def pairs_folder(role: PairRole, fields: dict[str, Any], workdir: Path) -> Path:
+    return workdir / "pairs" / f"{role}-{fingerprint(fields)}"
+
+
 def read_pair_list(folder: Path) -> PairList:
     """Read a finished product."""
     pairs = read_pairs(folder / FILE)
@@ -94,6 +111,13 @@ def read_pair_list(folder: Path) -> PairList:
         for query, name in pairs:
             ranked.setdefault(query, []).append(name)
     return PairList(folder, tuple(sorted(pairs)), {query: tuple(names) for query, names in ranked.items()})
+
+
+def _usable(role: PairRole, scene: Scene, features: Features, among: Collection[str] | None) -> set[str]:
+    allowed = None if among is None else frozenset(among)
+    names = [image.name for image in scene.db if allowed is None or image.name in allowed]
+    names += [image.name for image in scene.queries] if role == "query" else []
+    return {name for name in names if name in features.keys}
 
 
 def _options(config: PairsConfig) -> dict[str, Any]:

@@ -159,7 +159,18 @@ def test_plan_predicts_the_run(cli: Cli, finished: Path, tmp_path: Path) -> None
     assert cli("plan", config, "-o", finished / "run", "--json", "--sample", 0) == 0
     steps = {step["stage"]: step for step in cli.json}
     assert (steps["features"]["why"], steps["matches"]["why"]) == ("done", "done")
+    for stage, step in steps.items():
+        assert (step["why"], step["done"]) == ("done", step["items"]), stage
     argv = ["plan", config, "-o", finished / "run", "--sample", 0, "--json"]
+    assert cli(*argv, "--set", "map.mode=reconstruct", "--set", "map.mapper=global") == 0
+    changed = {step["stage"]: step for step in cli.json}
+    assert changed["pairs map"]["why"] == changed["matches"]["why"] == "done"
+    assert changed["map"]["why"].startswith("missing: ")
+    assert "mapper incremental → global" in changed["map"]["why"]
+    assert changed["map"]["seconds"] > 0
+    assert changed["poses"]["why"] == "not started"
+    assert cli(*argv, "--set", "localize.max_error_px=7") == 0
+    assert cli.json[-1]["why"] == "missing: localize.max_error_px 12.0 → 7.0"
     assert cli(*argv, "--set", "features.max_keypoints=1500", "--set", "matcher.ratio=0.5") == 0
     assert f"missing: max_keypoints {SMALL['features.max_keypoints']} → 1500" == cli.json[0]["why"]
     assert cli(*argv, "--set", "matcher.ratio=0.5") == 0
