@@ -82,9 +82,8 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory, expected: dict[s
 def test_every_status_comes_from_a_real_photo(run: Run, expected: dict[str, str], say: Say) -> None:
     found = {result.name: result for result in run.poses.results}
     for name, result in sorted(found.items()):
-        say(
-            f"status {name:20} {result.status:10} {result.num_inliers:5}/{result.num_matches:<5} {result.reason}"
-        )
+        counts = f"{result.num_inliers:5}/{result.num_matches:<5}"
+        say(f"status {name:20} {result.status:10} {counts} {result.reason}")
     assert {name: result.status for name, result in found.items()} == expected
     assert set(expected.values()) == {
         "ok",
@@ -130,9 +129,8 @@ def test_photos_of_other_sets_are_never_ok(shared: Path, run: Run, say: Say) -> 
         for name in (folder / "splits" / "query_images.txt").read_text().split()[:2]:
             found[f"{other}/{name}"] = localizer.localize(folder / "images" / name)
     for name, result in found.items():
-        say(
-            f"against fountain {name:42} {result.status:10} {result.num_inliers:3}/{result.num_matches:<4} {result.reason}"
-        )
+        counts = f"{result.num_inliers:3}/{result.num_matches:<4}"
+        say(f"against fountain {name:42} {result.status:10} {counts} {result.reason}")
     assert len(found) == 10
     assert not [name for name, result in found.items() if result.status == "ok"]
     elsewhere = [result for name, result in found.items() if not name.startswith("strecha_entry")]
@@ -146,9 +144,8 @@ def test_one_photo_without_intrinsics(shared: Path, run: Run, say: Say) -> None:
     )
     assert result.status == "ok"
     error, error_deg = pose_error(result.pose, run.scene.ground_truth["0006.jpg"])
-    say(
-        f"fountain, no intrinsics: focal length {result.camera.focal_px:.1f} px, {1000 * error:.1f} mm, {error_deg:.3f} degrees"
-    )
+    found = f"focal length {result.camera.focal_px:.1f} px, {1000 * error:.1f} mm, {error_deg:.3f} degrees"
+    say(f"fountain, no intrinsics: {found}")
     assert result.camera.focal_px == pytest.approx(1380.9, rel=0.02)
     assert error < 0.15  # the principal point is taken in the middle; it is 12 px off
     assert np.isfinite(result.covariance).all()
