@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -147,20 +148,53 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
+_SEE = "see: loc plugins config"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice: one of the two values would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise _Twice(key.value, key.start_mark.line + 1)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Twice(Exception):  # noqa: N818  (never leaves this module)
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(key, line)
+        self.key, self.line = key, line
+
+
+def _load_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except _Twice as twice:
+        raise ConfigError(
+            f"{source}: the key {twice.key!r} is given twice (line {twice.line})", "keep one of them"
+        ) from twice
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping, or raise :class:`ConfigError` with the line of the mistake."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _load_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(
-            f"cannot read the config {path}: {error.strerror}", "see the shipped ones: loc run --list"
+            f"cannot read the config {path}: {error.strerror}", "see the shipped ones: loc plugins"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", f"mend the file; {_SEE}"
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, got {type(data).__name__}")
+        raise ConfigError(f"{path} must hold a mapping of sections, got {type(data).__name__}", _SEE)
     return data
 
 
@@ -194,9 +228,11 @@ def parse_override(text: str) -> tuple[str, Any]:
             f"--set takes SECTION.OPTION=VALUE, got {text!r}", "example: --set matcher.ratio=0.9"
         )
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), _load_yaml(value, f"--set {key}")
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: {value!r} is not a YAML value") from error
+        raise ConfigError(
+            f"--set {key}: {value!r} is not a YAML value", "quote it for the shell: --set 'a.b=[0.5, 1]'"
+        ) from error
 
 
 def validate(model: type[M], data: dict[str, Any], *, where: str, source: str = "", hint: str = "") -> M:
@@ -229,7 +265,7 @@ def _config_error(
     location = [str(part) for part in first["loc"]]
     dotted = ".".join([where, *location]) if where else ".".join(location)
     at = f" ({source})" if source else ""
-    see = f"   see: {hint}" if hint else ""
+    see = f"   see: {hint or 'loc plugins config'}"
     if first["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
         names = _option_names(owner)
@@ -241,9 +277,7 @@ def _config_error(
         return ConfigError(f"{dotted} is not an option of {parent}{at}", described + see)
     got = first.get("input")
     shown = f", got {got!r}" if isinstance(got, str | int | float | bool | list) else ""
-    return ConfigError(
-        f"{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}{at}", see.strip() or None
-    )
+    return ConfigError(f"{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}{at}", see.strip())
 
 
 def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
@@ -260,10 +294,33 @@ def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
     return model
 
 
+def section_models(section: str) -> tuple[type[BaseModel], ...]:
+    """What validates a section of :class:`RunConfig`; none for a block of a plug-in."""
+    if section == "pairs":
+        return (AutoPairs, ExhaustivePairs, RetrievalPairs, CovisibilityPairs, ListedPairs)
+    kind = RunConfig.model_fields[section].annotation
+    return (kind,) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a reader of options wants it.
+
+    >>> type_name(Literal["a", "b"]), type_name(Path | None)
+    ("'a' or 'b'", 'Path or None')
+    """
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(repr, get_args(annotation)))
+    if isinstance(annotation, UnionType):
+        return " or ".join(map(type_name, get_args(annotation)))
+    if get_origin(annotation) is None and isinstance(annotation, type):
+        return "None" if annotation is type(None) else annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
 def _option_names(model: type[BaseModel]) -> dict[str, str]:
     out = {}
     for name, field in model.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation).replace("typing.", "")
+        kind = type_name(field.annotation)
         default = "" if field.is_required() else f", default {field.default}"
         out[field.alias or name] = f"{kind}{default}"
     return out

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from loc.config import suggest
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from loc.config import RunConfig, section_models, suggest, type_name
 from loc.errors import ConfigError, LocError
 from loc.plugins.blocks import SECTIONS, StageOptions, configs_folder, presets
 from loc.plugins.registry import list_plugins, load_plugin
@@ -34,8 +37,46 @@ def plugin_table() -> tuple[dict[str, Any], list[str]]:
         if names:
             lines.append(f"presets for {section}: {', '.join(names)}")
     lines.append(f"configs: {', '.join(data['configs'])}")
-    lines.append("one plug-in with its options: loc plugins NAME")
+    lines.append("one plug-in with its options: loc plugins NAME; the options of a run: loc plugins config")
     return data, lines
+
+
+def config_card() -> tuple[dict[str, Any], list[str]]:
+    """Every section and option of a run's config with its type, default and meaning."""
+    data: dict[str, Any] = {}
+    lines: list[str] = []
+    for section, field in RunConfig.model_fields.items():
+        models = section_models(section)
+        if not models:  # a block of a plug-in
+            data[section] = {"default": field.default}
+            lines += [f"{section}: NAME, or {{use: NAME, OPTION: …}} (default {field.default})"]
+            lines += ["  its options: loc plugins NAME"]
+        for model in models:
+            use = model.model_fields.get("use")
+            title = section if use is None else f"{section}: - use: {use.default}"
+            data[title] = options = _options([model])
+            lines.append(title if use is not None else f"{title}:")
+            lines += _option_lines({name: item for name, item in options.items() if name != "use"})
+    return data, lines
+
+
+def _options(models: list[type[BaseModel]]) -> dict[str, dict[str, Any]]:
+    return {
+        item.alias or name: {
+            "type": type_name(item.annotation),
+            "default": None if item.is_required() else to_jsonable_python(item.default),
+            "about": item.description or "",
+        }
+        for model in models
+        for name, item in model.model_fields.items()
+    }
+
+
+def _option_lines(options: dict[str, dict[str, Any]]) -> list[str]:
+    return [
+        f"  {name} ({item['type']}, default {item['default']})  {item['about']}".rstrip()
+        for name, item in options.items()
+    ]
 
 
 def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:
@@ -48,18 +89,10 @@ def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:
         )
     info = infos[0]
     cls = load_plugin(info.kind, name)
-    models = [cls.Config]
+    models: list[type[BaseModel]] = [cls.Config]
     if info.kind == "extractor" or getattr(cls, "source", None) == "image":
         models.append(StageOptions)
-    options = {
-        field: {
-            "type": getattr(item.annotation, "__name__", None) or str(item.annotation),
-            "default": item.default,
-            "about": item.description or "",
-        }
-        for model in models
-        for field, item in model.model_fields.items()
-    }
+    options = _options(models)
     data = {
         "name": name,
         "kind": info.kind,
@@ -73,6 +106,5 @@ def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:
     }
     lines = [f"{name}: {info.kind} of {info.distribution} ({info.target}), version {cls.version}"]
     lines += [f"  {data['about']}", f"  licence: {data['licence']}", f"  paper: {data['paper']}", "options:"]
-    for field, item in options.items():
-        lines.append(f"  {field} ({item['type']}, default {item['default']})  {item['about']}".rstrip())
+    lines += _option_lines(options)
     return data, lines

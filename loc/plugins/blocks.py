@@ -134,7 +134,7 @@ def load_config(
             )
         source, data = str(file), read_yaml(file)
     data = apply_overrides(data, overrides or {})
-    config = validate(RunConfig, data, where="", source=source, hint="loc run --help")
+    config = validate(RunConfig, data, where="", source=source, hint="loc plugins config")
     for section in SECTIONS:
         block = getattr(config, section)
         if block is not None:

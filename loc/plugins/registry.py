@@ -125,9 +125,10 @@ def _interrupted(error: BaseException | None) -> bool:
 def _checked(kind: Kind, name: str, cls: Any) -> Any:
     missing = [part for part in _REQUIRED[kind] if not hasattr(cls, part)]
     if missing or not isinstance(cls, type):
+        article = "an" if kind == "extractor" else "a"
         raise PluginError(
-            f"{name} is not a {kind}: it lacks {', '.join(missing) or 'a class'}",
-            f"see loc.plugins.protocols for what a {kind} defines",
+            f"{name} is not {article} {kind}: it lacks {', '.join(missing) or 'a class'}",
+            f"see loc.plugins.protocols for what {article} {kind} defines",
         )
     return cls
 

@@ -10,6 +10,7 @@ from loc.plugins.blocks import configs_folder, load_config, resolve_block
 def message_of(data: object, **overrides: object) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(data, overrides or None)
+    assert caught.value.next_step
     return str(caught.value)
 
 
@@ -62,6 +63,21 @@ def test_override_syntax() -> None:
     assert parse_override("globals=null") == ("globals", None)
     with pytest.raises(ConfigError, match=r"SECTION.OPTION=VALUE"):
         parse_override("matcher.ratio")
+    with pytest.raises(ConfigError, match="is not a YAML value") as caught:
+        parse_override("features.scales=[0.5")
+    assert caught.value.next_step
+
+
+def test_a_key_given_twice_is_refused(tmp_path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("map:\n  mapper: global\n  mapper: incremental\n")
+    assert "the key 'mapper' is given twice (line 3)" in message_of(str(file))
+    file.write_text("map: {mapper: global}\nmatcher: nearest\nmap: {}\n")
+    assert "the key 'map' is given twice (line 3)" in message_of(str(file))
+    with pytest.raises(ConfigError, match="--set map: the key 'mapper' is given twice"):
+        parse_override("map={mapper: global, mapper: incremental}")
+    file.write_text("map: {mapper: global}\nlocalize: {focal: fixed}\n")
+    assert load_config(str(file)).map.mapper == "global"
 
 
 def test_files_that_are_no_config(tmp_path) -> None:
@@ -88,5 +104,5 @@ def test_class_by_path_and_its_mistakes() -> None:
         resolve_block("features", "nowhere.module:X")
     with pytest.raises(LocError, match="has no 'Nope'"):
         resolve_block("features", "loc.extractors.sift:Nope")
-    with pytest.raises(LocError, match="is not a extractor: it lacks"):
+    with pytest.raises(LocError, match="is not an extractor: it lacks"):
         resolve_block("features", "loc.matchers.nearest:Nearest")
