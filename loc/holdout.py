@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from loc.config import RunConfig
-from loc.errors import DataError
+from loc.errors import ConfigError, DataError
 from loc.layouts import load_scene
+from loc.layouts.lists import expand_glob, read_poses, write_names
 from loc.pipeline import Run, run
 from loc.plugins.blocks import load_config
 from loc.runtime.runtime import Runtime
@@ -42,7 +43,7 @@ def run_holdout(
         model: COLMAP model folder with known poses.
         images: image root of the model.
         output: run folder.
-        queries: list of names to hold out; or
+        queries: list of names to hold out (of a pose list, its names); or
         every: hold out every N-th image in order of names (default 5).
         overrides: dotted config keys (``features``, ``matcher.ratio``, …).
 
@@ -50,11 +51,18 @@ def run_holdout(
         The JSON object of ``loc holdout --json``.
     """
     if queries is not None and every is not None:
-        raise DataError("give either a list of queries or every N, not both")
+        raise ConfigError("--queries and --every exclude each other", "give one of the two")
     started = time.perf_counter()
     if queries is None:
         queries = _every_nth(model, images, output, every or DEFAULT_EVERY)
+    else:
+        queries = _as_names(queries, output)
     config = _config(model, images, queries, overrides or {})
+    scene = load_scene(config.scene)
+    if not scene.db:
+        raise DataError(
+            f"all {len(scene.queries)} images are held out", "leave images for the map: hold out fewer"
+        )
     finished = run(config, output, runtime=runtime)
     return summarize(finished, seconds=time.perf_counter() - started)
 
@@ -91,6 +99,17 @@ def _config(model: Path, images: Path, queries: Path, overrides: dict[str, Any])
         "scene.queries": str(queries),
     }
     return load_config(None, {**scene, **_DEFAULTS, **overrides})
+
+
+def _as_names(queries: Path, output: Path) -> Path:
+    """The list itself; of a list of poses (``name`` and seven numbers), its names."""
+    try:
+        names = [name for path in expand_glob(queries) for name in read_poses(path)]
+    except DataError:  # no list of poses: names, which the layout reads
+        return queries
+    path = make_folder(output) / "holdout_names.txt"
+    write_names(path, names)
+    return path
 
 
 def _every_nth(model: Path, images: Path, output: Path, every: int) -> Path:
