@@ -124,6 +124,8 @@ def localize_photo(
         print_json([query_json(result) for result in results])
     else:
         print_rows(*photo_rows(results))
+    if all(result.status == "unreadable" for result in results):
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -165,17 +167,22 @@ def evaluate(
         list[str] | None,
         typer.Option(help="POSITION,DEGREES; repeat it (default 0.25,2 0.5,5 5,10)."),
     ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     json: Json = False,
 ) -> None:
     """Recall and median errors of a pose file; every query of the ground truth counts."""
-    from loc.cli.results import evaluation_rows, parse_thresholds
-    from loc.stages.evaluate import evaluate_files
+    from loc.cli.results import evaluation_rows, parse_thresholds, unknown_note
+    from loc.stages.evaluate import evaluate_files, write_page
 
     summary = evaluate_files(poses, ground_truth, parse_thresholds(threshold))
+    if html is not None:
+        write_page(html, summary, title=poses.name)
     if json:
         print_json(summary)
     else:
         print_rows(*evaluation_rows(summary))
+        for line in unknown_note(summary):
+            print_line(line)
 
 
 @app.command()
@@ -201,14 +208,18 @@ def plan(
 
 @app.command()
 def plugins(
-    name: Annotated[str | None, typer.Argument(help="Show one plug-in with its options.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show one plug-in, or `config`: every option of a run.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Extractors, global extractors, matchers and presets."""
-    from loc.cli.plugin_card import plugin_card, plugin_table
+    from loc.cli.plugin_card import config_card, plugin_card, plugin_table
 
     if name is None:
         data, rows = plugin_table()
+    elif name == "config":
+        data, rows = config_card()
     else:
         data, rows = plugin_card(name)
     if json:

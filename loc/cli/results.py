@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from loc.errors import ConfigError
@@ -153,8 +154,22 @@ def parse_thresholds(texts: list[str] | None) -> list[tuple[float, float]] | Non
             raise ConfigError(
                 f"a threshold is POSITION,DEGREES, got {text!r}", "example: --threshold 0.25,2"
             ) from error
+        if not (0 <= position < math.inf and 0 <= degrees < math.inf):
+            raise ConfigError(
+                f"a threshold is two finite numbers, not negative: got {text!r}",
+                "example: --threshold 0.25,2",
+            )
         out.append((position, degrees))
     return out
+
+
+def unknown_note(summary: dict[str, Any]) -> list[str]:
+    """A line about poses that the evaluation had to ignore, if there are any."""
+    if not summary["unknown"]:
+        return []
+    return [
+        f"note: {summary['unknown']} of {summary['poses']} poses are not in the ground truth and were ignored"
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -17,11 +17,11 @@ from loc.metrics.poses import pose_error, summarize
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle
 from loc.stages.poses import Poses
-from loc.stores.files import read_json, write_json, write_text
+from loc.stores.files import make_folder, read_json, write_json, write_text
 from loc.stores.fingerprint import fingerprint
 from loc.stores.products import make_product
 from loc.types import Pose, Scene
-from loc.viz.report import PoseErrors, render_report
+from loc.viz.report import PoseErrors, render_evaluation, render_report
 
 #: Raised when metrics or page change.
 STAGE_VERSION = 1
@@ -94,7 +94,8 @@ def evaluate_files(
 
     Returns:
         The summary of :func:`loc.metrics.poses.summarize`, with ``thresholds``, ``queries``,
-        ``poses`` (lines of the file) and ``unknown`` (those that are not in the ground truth).
+        ``poses`` (lines of the file), ``unknown`` (those that are not in the ground truth), and
+        ``per_query``, a row for every query of the ground truth.
 
     Raises:
         DataError: a file cannot be read, or the names of the two do not correspond.
@@ -105,13 +106,30 @@ def evaluate_files(
     found = read_poses(poses_path)
     matched = match_names(found, truth, where=(str(poses_path), str(truth_path)))
     chosen = tuple(thresholds or EvaluateConfig().thresholds)
+    errors = {name: pose_error(pose, truth[name]) for name, pose in matched.items()}
     return {
         **summarize(matched, truth, {name: group_rule(name) for name in truth}, chosen),
+        "per_query": [
+            {
+                "name": name,
+                "group": group_rule(name),
+                "localized": name in errors,
+                "error": errors[name][0] if name in errors else None,
+                "error_deg": errors[name][1] if name in errors else None,
+            }
+            for name in sorted(truth)
+        ],
         "thresholds": [list(each) for each in chosen],
         "queries": len(truth),
         "poses": len(found),
         "unknown": len(found) - len(matched),
     }
+
+
+def write_page(path: Path, summary: Mapping[str, Any], *, title: str) -> None:
+    """Write what :func:`evaluate_files` found as one self-contained HTML page."""
+    make_folder(path.parent)
+    write_text(path, render_evaluation(summary, title=title))
 
 
 def match_names(

@@ -86,16 +86,6 @@ def render_report(
         errors: query name → errors, where there are a pose and a ground truth.
         workers: threads that draw thumbnails.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
     rows = _query_rows(scene, bundle, results, metrics, errors, workers)
     funnel, pairs = _funnel(bundle)
     dots, height = plan(
@@ -103,7 +93,7 @@ def render_report(
         [(each.name, each.status, each.pose) for each in results if each.pose is not None],
         bundle.index.xyz,
     )
-    return environment.get_template("report.html.j2").render(
+    page: str = _template("report.html.j2").render(
         title=title,
         version=__version__,
         stats=_stats(bundle.stats),
@@ -123,6 +113,37 @@ def render_report(
         plan_height=height,
         layers=_layers(dots),
     )
+    return page
+
+
+def render_evaluation(summary: Mapping[str, Any], *, title: str) -> str:
+    """The page of ``loc eval``: recall per group, and a row per query.
+
+    Args:
+        summary: what :func:`loc.stages.evaluate.evaluate_files` returns.
+    """
+    worst_first = sorted(
+        summary["per_query"],
+        key=lambda row: (row["localized"], -(row["error"] or 0.0), row["name"]),
+    )
+    page: str = _template("eval.html.j2").render(
+        title=title, version=__version__, summary=summary, rows=worst_first
+    )
+    return page
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    return environment.get_template(name)
 
 
 def _query_rows(

@@ -49,6 +49,9 @@ def test_every_command_has_help(cli: Cli, command: str) -> None:
         (["run", "folder_sift", "-o", "x", "--set", "novalue"], 2, "SECTION.OPTION=VALUE"),
         (["run", "folder_sift", "-o", "x", "--set", "features=a.b:C"], 4, "cannot import a.b:C"),
         (["eval", "missing", "missing", "--threshold", "a"], 2, "POSITION,DEGREES"),
+        (["eval", "missing", "missing", "--threshold", "nan,2"], 2, "two finite numbers"),
+        (["eval", "missing", "missing", "--threshold=-1,2"], 2, "two finite numbers"),
+        (["holdout", "m", "i", "-o", "x", "--every", "3", "--queries", "q"], 2, "give one of the two"),
     ],
 )
 def test_mistakes_exit_with_their_code(
@@ -116,6 +119,63 @@ def test_poses_are_in_benchmark_format_and_eval_reads_them(cli: Cli, finished: P
     assert cli("eval", truth_only_half, truth, "--json") == 0
     assert cli.json["groups"]["all"]["localized"] == 1  # every query stays in the denominator
     assert cli.json["groups"]["all"]["queries"] == group["queries"]
+
+
+def test_eval_writes_a_page_and_notes_unknown_poses(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.txt"
+    truth.write_text("<b>a.jpg 1 0 0 0 0 0 0\nb.jpg 1 0 0 0 0 0 0\n")
+    poses = tmp_path / "poses.txt"
+    poses.write_text("<b>a.jpg 1 0 0 0 0 0 0.1\nelse.jpg 1 0 0 0 0 0 0\n")
+    assert cli("eval", poses, truth, "--html", tmp_path / "new" / "eval.html") == 0
+    assert "note: 1 of 2 poses are not in the ground truth" in cli.out
+    page = (tmp_path / "new" / "eval.html").read_text()
+    assert "<td>&lt;b&gt;a.jpg</td>" in page
+    assert "<td>b.jpg</td>" in page
+    assert "50.0 %" in page
+    assert "1 of 2 poses are not in the ground truth" in page.replace("\u2009", " ")
+    assert "<script" not in page
+    assert "http" not in page
+    assert cli("eval", poses, truth, "--json") == 0
+    assert [(row["name"], row["localized"]) for row in cli.json["per_query"]] == [
+        ("<b>a.jpg", True),
+        ("b.jpg", False),
+    ]
+
+
+def test_localize_photo_fails_when_no_photo_can_be_read(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    assert cli("localize-photo", tmp_path / "broken.jpg", "--map", finished / "run") == 3
+    assert "unreadable" in cli.out
+    photo = sorted((finished / "scene" / "images").iterdir())[1]
+    assert cli("localize-photo", tmp_path / "broken.jpg", photo, "--map", finished / "run") == 0
+
+
+def test_holdout_reads_names_from_a_list_of_poses(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    from loc.holdout import _as_names
+    from loc.sfm.model import read_model
+
+    model, images = finished / "scene" / "model", finished / "scene" / "images"
+    names = sorted(read_model(model).images)
+    every = tmp_path / "all.txt"
+    every.write_text("".join(f"{name} 1 0 0 0 0 0 0\n" for name in names))
+    assert _as_names(every, tmp_path / "run").read_text().split() == names
+    assert cli("holdout", model, images, "-o", tmp_path / "run", "--queries", every) == 3
+    assert "leave images for the map" in cli.err
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a.jpg\n")
+    assert _as_names(plain, tmp_path / "run") == plain
+
+
+def test_plugins_config_lists_every_option(cli: Cli) -> None:
+    from loc.config import RunConfig
+
+    assert cli("plugins", "config") == 0
+    assert "  mapper ('incremental' or 'global', default incremental)" in cli.out
+    assert cli("plugins", "config", "--json") == 0
+    sections = {title.split(":")[0] for title in cli.json}
+    assert sections == set(RunConfig.model_fields)
+    assert cli.json["localize"]["max_error_px"]["default"] == 12.0
+    assert "for" in cli.json["pairs: - use: retrieval"]
 
 
 def test_localize_photo_writes_nothing(cli: Cli, finished: Path) -> None:

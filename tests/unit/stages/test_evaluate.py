@@ -53,6 +53,11 @@ def test_every_query_of_the_ground_truth_counts(tmp_path: Path, truth: Path) -> 
     assert groups["all"]["max_error"] == pytest.approx(100)
     assert summary["thresholds"] == [[0.25, 2.0], [0.5, 5.0], [5.0, 10.0]]
     assert (summary["queries"], summary["poses"], summary["unknown"]) == (4, 3, 0)
+    rows = {row["name"]: row for row in summary["per_query"]}
+    assert list(rows) == sorted(TRUTH)
+    assert rows["query/day/b b.jpg"]["error"] == pytest.approx(0.4)
+    assert rows["query/night/d.jpg"]["localized"] is False
+    assert rows["query/night/d.jpg"]["error"] is None
 
 
 def test_thresholds_and_groups_of_ones_own(tmp_path: Path, truth: Path) -> None:
