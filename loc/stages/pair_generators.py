@@ -230,7 +230,7 @@ def _generate(
             )
         return from_covisibility(scene.model, database, config.k)
     if not isinstance(config, RetrievalPairs):
-        raise ConfigError(f"pairs: {type(config).__name__} cannot generate pairs")
+        raise ConfigError(f"pairs: {type(config).__name__} cannot generate pairs", "see: loc plugins config")
     if global_descriptors is None:
         raise ConfigError(
             "pairs by retrieval need global features, and this run has none",
