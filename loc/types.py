@@ -20,6 +20,8 @@ from loc.errors import ContractError, DataError
 
 Array = np.ndarray
 Role = Literal["db", "query"]
+#: Where intrinsics are from: a list or model, EXIF (approximate), or nowhere.
+Intrinsics = Literal["given", "exif", "guess"]
 
 #: Number of parameters of each COLMAP camera model, in COLMAP's order (src/colmap/sensor/models.h).
 CAMERA_PARAMS: dict[str, int] = {
@@ -164,6 +166,7 @@ class ImageRecord:
         group: condition for evaluation (day, night, …).
         pose: known pose (mapping images of a reference model), or None.
         mask: image file whose zero pixels hide keypoints, or None.
+        intrinsics: where those of its camera are from.
     """
 
     name: str
@@ -173,6 +176,7 @@ class ImageRecord:
     group: str = "all"
     pose: Pose | None = None
     mask: Path | None = None
+    intrinsics: Intrinsics = "given"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from loc.layouts.cameras import GivenIntrinsics, PhotoFile, assign_cameras, read
 from loc.layouts.lists import Entry, read_entries, read_poses
 from loc.layouts.names import group_of, name_problem
 from loc.runtime.images import list_photos
-from loc.types import Camera, ImageRecord, Pose, Role, Scene
+from loc.types import Camera, ImageRecord, Intrinsics, Pose, Role, Scene
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 3
 
@@ -69,7 +72,7 @@ def query_photos(config: SceneConfig, root: Path) -> dict[str, Path]:
     """Photos of a queries *folder*: named relative to the root, or after the folder where it is outside.
 
     Raises:
-        DataError: the folder is missing, or is the image root itself.
+        DataError: the folder is missing, holds no photo, or is the image root itself.
     """
     if config.queries is None:
         return {}
@@ -84,7 +87,13 @@ def query_photos(config: SceneConfig, root: Path) -> dict[str, Path]:
         prefix = inside.relative_to(root.resolve()).as_posix()
     else:
         prefix = folder.absolute().name or inside.name
-    return {f"{prefix}/{name}": path for name, path in photos_in(folder).items()}
+    found = photos_in(folder)
+    if not found:
+        raise DataError(
+            f"there is no photo in {folder} (scene.queries)",
+            "put the photos to localize there, as .jpg, .png, …, or leave scene.queries out",
+        )
+    return {f"{prefix}/{name}": path for name, path in found.items()}
 
 
 def open_photos(paths: Mapping[str, Path]) -> Photos:
@@ -129,6 +138,18 @@ def read_query_list(config: SceneConfig) -> list[Entry]:
             "give a text file with a name per line, or 'name MODEL WIDTH HEIGHT PARAMS'",
         )
     return read_entries(config.queries)
+
+
+def warn_of_both(listed: Collection[str], queries: Collection[str]) -> None:
+    """Say which names are listed as database images and as queries: they become queries only."""
+    both = sorted(set(listed) & set(queries))
+    if both:
+        shown = ", ".join(repr(name) for name in both[:_SHOWN]) + (", …" if len(both) > _SHOWN else "")
+        log.warning(
+            "listed as database images and as queries: %d images (%s); they are queries only and not mapped",
+            len(both),
+            shown,
+        )
 
 
 def given_intrinsics(config: SceneConfig, entries: Iterable[Entry] = ()) -> GivenIntrinsics:
@@ -178,6 +199,9 @@ def make_scene(
             group=group_of(file.name) if role == "query" else "all",
             pose=(poses or {}).get(file.name) if role == "db" else None,
             mask=masks.get(file.name),
+            intrinsics=_source(
+                cameras[ids[file.name]], listed=file.name in known or bool(given.get(file.name))
+            ),
         )
         for role, photos in _by_role(db, queries)
         for file in photos.files.values()
@@ -194,6 +218,12 @@ def make_scene(
 
 def _by_role(db: Photos, queries: Photos) -> tuple[tuple[Role, Photos], tuple[Role, Photos]]:
     return ("db", db), ("query", queries)
+
+
+def _source(camera: Camera, *, listed: bool) -> Intrinsics:
+    if listed:
+        return "given"
+    return "exif" if camera.has_prior_focal_length else "guess"
 
 
 def _refuse_useless(config: SceneConfig, given: GivenIntrinsics, files: Mapping[str, PhotoFile]) -> None:

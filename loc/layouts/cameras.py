@@ -126,7 +126,7 @@ def assign_cameras(
             if photo.sensor not in focals:
                 focals[photo.sensor] = exif_focal_px(photo)
             camera = initial_camera(photo, focals[photo.sensor], camera_model)
-            described = _described_photo(photo)
+            described = described_sensor(photo)
         key = f"{_scope(photo.name, sharing)} [{described}]"
         ids[photo.name] = key
         cameras.setdefault(key, camera)
@@ -199,7 +199,13 @@ def _described_given(camera: Camera) -> str:
     return f"given {camera.model} {camera.width}x{camera.height} {parameters}"
 
 
-def _described_photo(photo: PhotoFile) -> str:
+def sensor_of(camera_id: str) -> str:
+    """What :func:`described_sensor` said of the photos with this camera, without their folder or name."""
+    return camera_id.rpartition(" [")[2].removesuffix("]")
+
+
+def described_sensor(photo: PhotoFile) -> str:
+    """Size, orientation, make, model and focal length: equal for photos of one camera and one lens."""
     width, height, portrait, make, model, focal_mm, focal_35mm, plane = photo.sensor
     parts = [f"{width}x{height}", "rotated" if portrait else "", make, model]
     parts += [f"{focal_mm!r}mm" if focal_mm else "", f"{focal_35mm!r}mm-equivalent" if focal_35mm else ""]

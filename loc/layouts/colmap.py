@@ -17,6 +17,7 @@ from loc.layouts.assemble import (
     open_photos,
     read_query_list,
     require_on_disk,
+    warn_of_both,
 )
 from loc.layouts.cameras import check_size
 from loc.layouts.lists import read_entries
@@ -45,7 +46,10 @@ def load(config: SceneConfig) -> Scene:
     poses, cameras = read_model(config.model)
     entries = read_query_list(config)
     query_names = {entry.name for entry in entries}
-    db_names = _selected(config, set(poses)) - query_names
+    selected = _selected(config, set(poses))
+    if config.image_list is not None:  # without a list it is the whole model, which may hold the queries
+        warn_of_both(selected, query_names)
+    db_names = selected - query_names
     if not db_names and not query_names:
         raise DataError(f"the model {config.model} has no registered image", "give a model with poses")
     require_on_disk(db_names, root, source=f"the model {config.model}")

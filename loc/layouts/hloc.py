@@ -17,13 +17,15 @@ from loc.layouts.assemble import (
     read_query_list,
     refuse_unused,
     require_on_disk,
+    warn_of_both,
 )
 from loc.layouts.lists import read_entries
 from loc.types import Scene
 
 
 def load(config: SceneConfig) -> Scene:
-    """Read the scene; a name that is listed both as database image and as query is a query.
+    """Read the scene; a name that is listed both as database image and as query is a
+    query, with a warning.
 
     Raises:
         ConfigError: an option of another layout is set, or ``images`` is not.
@@ -35,6 +37,7 @@ def load(config: SceneConfig) -> Scene:
     query_names = {entry.name for entry in queries}
     if config.image_list is not None:
         listed = read_entries(config.image_list)
+        warn_of_both([entry.name for entry in listed], query_names)
         db_names = [entry.name for entry in listed if entry.name not in query_names]
         require_on_disk(db_names, root, source=f"the list {config.image_list}")
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,8 +12,8 @@ from jaxtyping import Float32
 from loc.config import LocalizeConfig
 from loc.sfm.gather import Gathered, gather
 from loc.sfm.index import PointIndex
-from loc.sfm.pnp import PnPResult, estimate_pose
-from loc.types import Array, Camera, Matches, QueryResult, Status
+from loc.sfm.pnp import FocalMode, PnPResult, estimate_pose
+from loc.types import Array, Camera, Intrinsics, Matches, QueryResult, Status
 
 #: Residuals of a wrong pose fill the tolerance like chance: the median radius of a uniform disc is
 #: 0.71 of it. Right poses of the real sets lie below 0.15.
@@ -34,6 +33,7 @@ class MatchedQuery:
         keypoints: ``(n, 2)`` float32 px, corner origin.
         matched: ``(db name, matches)``, most similar image first; column 0 are query keypoints.
         seconds: wall time of the steps before.
+        intrinsics: where those of ``camera`` are from.
     """
 
     name: str
@@ -41,6 +41,7 @@ class MatchedQuery:
     keypoints: Float32[Array, "n 2"]
     matched: Sequence[tuple[str, Matches]]
     seconds: dict[str, float] = field(default_factory=dict)
+    intrinsics: Intrinsics = "given"
 
 
 def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> QueryResult:
@@ -63,7 +64,7 @@ def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> Qu
         index.xyz[found.points],
         query.camera,
         max_error_px=config.max_error_px,
-        focal=focal_mode(query.camera, config),
+        focal=focal_mode(query.camera, query.intrinsics, config),
     )
     seconds = _timed(query, "pnp", started)
     support = _support(found, answer)
@@ -131,11 +132,16 @@ def verdict(
     return "ok", f"{support} inliers, ratio {ratio:.2f}, median residual {median_px:.1f} px"
 
 
-def focal_mode(camera: Camera, config: LocalizeConfig) -> Literal["fixed", "estimate"]:
-    """Whether the focal length is taken as given or found with the pose."""
+def focal_mode(camera: Camera, intrinsics: Intrinsics, config: LocalizeConfig) -> FocalMode:
+    """Whether the focal length is taken as given, refined from a start value, or found with the pose.
+
+    EXIF has the nominal focal length of the lens; the true one is often several per cent off.
+    """
     if config.focal != "auto":
         return config.focal
-    return "fixed" if camera.has_prior_focal_length else "estimate"
+    if not camera.has_prior_focal_length:
+        return "estimate"
+    return "refine" if intrinsics == "exif" else "fixed"
 
 
 def _support(found: Gathered, answer: PnPResult | None) -> int:

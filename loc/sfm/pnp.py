@@ -20,6 +20,8 @@ from loc.types import Array, Camera, Pose
 
 #: Three points fix a pose, the fourth tells a pose from a coincidence; pycolmap needs it said.
 MIN_POINTS = 4
+#: See :func:`estimate_pose`.
+FocalMode = Literal["fixed", "refine", "estimate"]
 #: A focal length outside these multiples of the long side is no camera (0.1: 157° of view; 10: 6°).
 FOCAL_RANGE = (0.1, 10.0)
 
@@ -77,7 +79,7 @@ def estimate_pose(
     camera: Camera,
     *,
     max_error_px: float,
-    focal: Literal["fixed", "estimate"] = "fixed",
+    focal: FocalMode = "fixed",
     seed: int = 0,
 ) -> PnPResult | None:
     """Pose of a camera from image points and the world points they show.
@@ -94,7 +96,8 @@ def estimate_pose(
         xyz: world units.
         camera: intrinsics; its focal length is the start value where it is estimated.
         max_error_px: RANSAC threshold.
-        focal: ``estimate`` finds the focal length with the pose (P4Pf) and refines it.
+        focal: ``refine`` takes the focal length as nearly right, and refines it once there is a pose;
+            ``estimate`` finds it with the pose (P4Pf) and refines it.
 
     Returns:
         None where there is no pose: fewer than four matches, no consensus, or a result that is not
@@ -149,7 +152,7 @@ def _ransac(max_error_px: float, focal: str, seed: int) -> pycolmap.AbsolutePose
 
 def _refinement(focal: str) -> pycolmap.AbsolutePoseRefinementOptions:
     options = pycolmap.AbsolutePoseRefinementOptions()
-    options.refine_focal_length = focal == "estimate"
+    options.refine_focal_length = focal != "fixed"
     options.refine_extra_params = False
     return options
 

@@ -13,14 +13,15 @@ from pydantic import TypeAdapter
 
 from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs
 from loc.errors import DataError
-from loc.layouts.cameras import PhotoFile, exif_focal_px, initial_camera
+from loc.layouts.cameras import PhotoFile, described_sensor, exif_focal_px, initial_camera
 from loc.retrieval.topk import top_k
 from loc.runtime.decoding import Color, as_uint8
 from loc.runtime.extraction import PhotoExtractor
 from loc.runtime.images import Photo, read_photo
 from loc.sfm.bundle import MapBundle
 from loc.stages.fit import load_fitted
-from loc.types import Array, Camera, LocalFeatures
+from loc.stages.querycamera import query_camera
+from loc.types import Array, Camera, Intrinsics, LocalFeatures
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,13 @@ class OnePhoto:
             return read_photo(self.file.path, color=color)
         return Photo(as_uint8(Image.fromarray(self.pixels), color), self.file.stored_wh)
 
-    def camera(self) -> Camera:
-        """From EXIF, else a guess whose focal length is to be found with the pose."""
+    def camera(self, bundle: MapBundle) -> tuple[Camera, Intrinsics]:
+        """That of the map for the same camera by EXIF, else from EXIF, else a guess; and which of them."""
         focal_px = exif_focal_px(self.file) if self.pixels is None else None
-        return initial_camera(self.file, focal_px, _CAMERA_MODEL)
+        camera = initial_camera(self.file, focal_px, _CAMERA_MODEL)
+        if focal_px is None:
+            return camera, "guess"
+        return query_camera(bundle, camera, f"{self.file.name} [{described_sensor(self.file)}]", "exif")
 
 
 @dataclass(frozen=True, eq=False)
