@@ -145,3 +145,14 @@ def test_reprojection_error_is_infinite_behind_the_camera() -> None:
     behind = 2 * TRUTH.center_in_world - xyz
     assert np.isinf(reprojection_errors(TRUTH, CAMERA, xy, behind)).all()
     assert reprojection_errors(TRUTH, CAMERA, xy + np.array([3, 4]), xyz) == pytest.approx(5.0)
+
+
+def test_a_focal_length_that_is_nearly_right_is_refined() -> None:
+    nearly = Camera("SIMPLE_RADIAL", 1000, 800, np.array([870.0, 500, 400, -0.08]))
+    xy, xyz = scene(200, noise_px=0.3)
+    refined = estimate_pose(xy, xyz, nearly, max_error_px=12.0, focal="refine")
+    fixed = estimate_pose(xy, xyz, nearly, max_error_px=12.0)
+    assert refined is not None
+    assert fixed is not None
+    assert abs(refined.camera.focal_px - 900) < 5
+    assert center_error(refined) < 0.3 * center_error(fixed)
