@@ -125,7 +125,7 @@ class LocalizeConfig(Section):
         0.02, gt=0, description="ok: that of the position, relative to the distance of the inliers"
     )
     focal: Literal["auto", "fixed", "estimate"] = Field(
-        "auto", description="auto: estimate where the focal length is not known"
+        "auto", description="auto: given intrinsics are fixed, EXIF's refined, a guess estimated"
     )
 
 

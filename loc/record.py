@@ -15,6 +15,7 @@ from typing import Any
 from loc import __version__
 from loc.config import RunConfig
 from loc.errors import DataError, StoreError
+from loc.layouts.table import scene_table
 from loc.sfm.bundle import MapBundle
 from loc.stages.artefacts import Features, Globals, Matched, PairList
 from loc.stores.files import make_folder, read_json, write_json, writing
@@ -29,6 +30,7 @@ class Record:
 
     def __init__(self, workdir: Path, config: RunConfig, scene: Scene) -> None:
         self.workdir = workdir
+        self.scene = scene
         self.seconds: dict[str, float] = {}
         self.data: dict[str, Any] = {
             "loc": __version__,
@@ -81,6 +83,7 @@ class Record:
         if (self.workdir / FILE).is_file():  # a run that ends before its map leaves the last one known
             before = read_json(self.workdir / FILE)
             self.data["latest_map"] = before.get("map", before.get("latest_map"))
+        write_json(make_folder(self.workdir / "scene") / "scene.json", scene_table(self.scene))
         return self
 
     def __exit__(

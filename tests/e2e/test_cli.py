@@ -94,6 +94,8 @@ def test_run_folder_says_what_it_holds(finished: Path) -> None:
     record = json.loads((finished / "run" / "run.json").read_text())
     for name in ("map", "poses", "report", "pairs_map", "pairs_query", "matches"):
         assert (finished / "run" / record[name]).is_dir(), name
+    scene = json.loads((finished / "run" / "scene" / "scene.json").read_text())
+    assert len(scene["images"]) == 8
     log = (finished / "run" / "run.log").read_text()
     assert "pycolmap" in log
     assert "finished" in log
