@@ -15,7 +15,7 @@ from typing import Any
 
 from loc.config import suggest
 from loc.errors import ConfigError, PluginError
-from loc.plugins.protocols import Kind, PluginConfig
+from loc.plugins.protocols import Kind
 
 GROUPS: dict[Kind, str] = {
     "extractor": "loc.extractors",
@@ -89,11 +89,6 @@ def load_plugin(kind: Kind, name: str) -> Any:
             "uninstall one of them, or name the class: use: package.module:Class",
         )
     return _checked(kind, name, _import(points[0].value, f"distribution {_distribution(points[0])}"))
-
-
-def plugin_config(kind: Kind, name: str) -> type[PluginConfig]:
-    config: type[PluginConfig] = load_plugin(kind, name).Config
-    return config
 
 
 def _import(target: str, owner: str) -> Any:

@@ -18,6 +18,7 @@ from loc.sfm.index import PointIndex
 from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.files import read_json, write_json
 from loc.stores.parts import ItemKey
+from loc.stores.products import is_done, read_manifest
 from loc.types import Camera, Pose
 
 FORMAT = 1
@@ -132,6 +133,8 @@ class MapBundle:
             )
         for name in ("cameras.bin", "images.bin", "points3D.bin"):
             _existing(folder / "model" / name, "model file")
+        if is_done(folder):  # a map copied by hand may come without its manifest
+            read_manifest(folder, check=("model/", "index/", "stats.json"))
         run = Path(os.path.normpath(folder / data["run"]))
         images = data["images"]
         return MapBundle(

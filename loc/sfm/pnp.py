@@ -134,13 +134,6 @@ def estimate_pose(
     )
 
 
-def reprojection_errors(
-    pose: Pose, camera: Camera, xy: Float[Array, "n 2"], xyz: Float[Array, "n 3"]
-) -> Float64[Array, " n"]:
-    """``(n,)`` float64 px; infinite for points behind the camera."""
-    return _residuals(pose, camera_to_colmap(camera), np.asarray(xy, np.float64), np.asarray(xyz, np.float64))
-
-
 def _ransac(max_error_px: float, focal: str, seed: int) -> pycolmap.AbsolutePoseEstimationOptions:
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.estimate_focal_length = focal == "estimate"

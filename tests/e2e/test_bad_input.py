@@ -180,15 +180,17 @@ def test_a_corrupt_part_names_itself_and_the_rest_goes_on_after_deleting_it(
     assert run_digest(folder) == run_digest(good / "run")
 
 
-def test_a_truncated_map_is_an_error(cli: Cli, good: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kept"), [("model/points3D.bin", 0), ("index/xyz.npy", 100)])
+def test_a_truncated_map_is_an_error(cli: Cli, good: Path, tmp_path: Path, name: str, kept: int) -> None:
     folder = tmp_path / "run"
     shutil.copytree(good / "run", folder)
     photo = sorted((good / "scene" / "images").iterdir())[0]
-    model = next((folder / "map").glob("*/model/points3D.bin"))
-    model.unlink()
+    file = next((folder / "map").glob(f"*/{name}"))
+    file.write_bytes(file.read_bytes()[:kept])
     assert cli("localize-photo", photo, "--map", folder) == 3
     assert "Traceback" not in cli.err
-    assert "points3D.bin" in cli.err
+    assert f"{file} is damaged" in cli.err
+    assert "run the same command again" in cli.err
 
 
 def test_read_only_run_folder(cli: Cli, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
