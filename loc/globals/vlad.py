@@ -60,7 +60,6 @@ class Vlad:
     Measured with SIFT at 640 px on `retrieval_mini` (medium) and `vpr_toy`, mean of five seeds: mAP 92.2
     and 62.7 with 2000 well-spread keypoints, 90.6 and 64.9 with 1500, 90.5 and 65.4 with all, 88.6 and
     60.7 with the 1500 of highest score; R@1 on the first is 100 for every seed with 2000 alone.
-    Half-whitening gives about 3 points; full whitening is worse than none.
     `tests/real/test_retrieval.py` prints recall.
     """
 
