@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from loc.cli import bench, demo, doctor, exchange, show, submit
 from loc.cli.console import (
     Batch,
     Device,
@@ -24,10 +25,7 @@ from loc.cli.console import (
     runtime,
 )
 from loc.cli.guard import Guard
-
-if TYPE_CHECKING:
-    from loc.config import RunConfig
-    from loc.pipeline import Run
+from loc.cli.running import run_and_report
 
 app = typer.Typer(
     cls=Guard,
@@ -77,7 +75,7 @@ def reconstruct(
     if queries is not None:
         scene["scene.queries"] = str(queries)
     chosen = {**scene, **overrides(settings, features=features, matcher=matcher)}
-    _run_and_report(load_config(None, chosen), output, device, workers, json=json)
+    run_and_report(load_config(None, chosen), output, device, workers, json=json)
 
 
 def _walks_the_line(name: str, until: str, about: str) -> None:
@@ -93,7 +91,7 @@ def _walks_the_line(name: str, until: str, about: str) -> None:
         batch_size: Batch = 8,
         json: Json = False,
     ) -> None:
-        _run_and_report(
+        run_and_report(
             read_config(config, settings), output, device, workers, batch_size, until=until, json=json
         )
 
@@ -243,39 +241,5 @@ def digest(
         print_rows(["artefact", "digest"], [[name, value] for name, value in found.items()])
 
 
-@app.command()
-def demo(
-    output: Output,
-    features: FeaturesOption = None,
-    matcher: MatcherOption = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    json: Json = False,
-) -> None:
-    """The main job on a small scene with known truth: no network, no weights, seconds."""
-    from loc.demo import make_demo
-
-    config = make_demo(output / "scene", overrides(None, features=features, matcher=matcher))
-    _run_and_report(config, output, device, workers, json=json)
-
-
-def _run_and_report(
-    config: RunConfig,
-    output: Path,
-    device: str,
-    workers: int,
-    batch_size: int = 8,
-    *,
-    until: str = "report",
-    json: bool,
-) -> None:
-    from loc.cli.results import run_json, run_lines
-    from loc.pipeline import run as run_pipeline
-
-    with runtime(device, workers, batch_size) as where:
-        finished: Run = run_pipeline(config, output, runtime=where, until=until)
-    if json:
-        print_json(run_json(finished))
-    else:
-        for line in run_lines(finished):
-            print_line(line)
+for module in (demo, show, submit, exchange, doctor, bench):
+    module.register(app)

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic_scene import make_scene
 
 from loc.cli import main
 from loc.config import RunConfig
-from loc.demo import make_demo
 
 #: Small photos: what is tested is the line, not the features.
 SMALL = {"features.resize_max": 800, "features.max_keypoints": 2000}
 
 
 def small_scene(folder: Path, **overrides: Any) -> RunConfig:
-    return make_demo(folder, {**SMALL, **overrides}, frames=8, points=400)
+    return make_scene(folder, {**SMALL, **overrides}, frames=8, points=400)
 
 
 class Cli:

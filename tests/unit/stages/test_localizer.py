@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from synthetic_scene import make_scene
 
 import loc
-from loc.demo import make_demo
 from loc.errors import DataError
 from loc.pipeline import Run
 from loc.runtime.runtime import Runtime
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small scene of textured patches, mapped and localized from its image files."""
     folder = tmp_path_factory.mktemp("demo")
     overrides = {"pairs": [RETRIEVAL], "globals": "vlad"}
-    return loc.run(make_demo(folder / "scene", overrides, frames=6), folder / "run", runtime=RUNTIME)
+    return loc.run(make_scene(folder / "scene", overrides, frames=6), folder / "run", runtime=RUNTIME)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Benchmarks of `loc` itself: ratios inside one run (`loc bench`)."""

@@ -1,0 +1,9 @@
+"""The command(s) of ``loc`` for show."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``loc``."""

@@ -1,0 +1,1 @@
+"""`loc doctor`: is this environment, and is this data, fit for a run?"""

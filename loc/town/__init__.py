@@ -1,0 +1,1 @@
+"""A small town, rendered: the photographs of `loc demo`, with exact ground truth."""
