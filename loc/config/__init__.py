@@ -1,0 +1,51 @@
+"""The configuration of a run: pydantic models, YAML, ``--set``, and errors that name the fix.
+
+A plug-in block (``features``, ``globals``, ``matcher``) is ``{use: NAME, option: value, …}`` or a
+bare name (a plug-in or a preset); its options are validated by the plug-in's own ``Config``
+(:mod:`loc.plugins.blocks`). There is no inheritance, no interpolation and no ``eval``.
+"""
+
+from loc.config.checks import Section, suggest, type_name, validate
+from loc.config.pairs import (
+    PAIR_CONFIGS,
+    AutoPairs,
+    CovisibilityPairs,
+    ExhaustivePairs,
+    ListedPairs,
+    PairsConfig,
+    RetrievalPairs,
+)
+from loc.config.reading import apply_overrides, parse_override, read_yaml
+from loc.config.sections import (
+    Block,
+    EvaluateConfig,
+    LocalizeConfig,
+    MapConfig,
+    RunConfig,
+    SceneConfig,
+    section_models,
+)
+
+__all__ = [
+    "PAIR_CONFIGS",
+    "AutoPairs",
+    "Block",
+    "CovisibilityPairs",
+    "EvaluateConfig",
+    "ExhaustivePairs",
+    "ListedPairs",
+    "LocalizeConfig",
+    "MapConfig",
+    "PairsConfig",
+    "RetrievalPairs",
+    "RunConfig",
+    "SceneConfig",
+    "Section",
+    "apply_overrides",
+    "parse_override",
+    "read_yaml",
+    "section_models",
+    "suggest",
+    "type_name",
+    "validate",
+]
