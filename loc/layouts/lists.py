@@ -145,14 +145,22 @@ def read_pairs(path: Path, known: Collection[str] | None = None) -> list[tuple[s
 def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
     """``name0 name1`` per line, in the given order; no blank line and no line break at the end.
 
-    (hloc's ``import_matches`` stops at a blank line.) Where a name holds a space the separator is a
-    tab, which :func:`read_pairs` takes literally and which is white space for every other reader.
+    (hloc's ``import_matches`` stops at a blank line.)
+    """
+    _write_lines(path, pair_lines(pairs))
+
+
+def pair_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """A line per pair.
+
+    Where a name holds a space the separator is a tab, which :func:`read_pairs` takes literally and
+    which is white space for every other reader.
     """
     lines = []
     for first, second in pairs:
         separator = "\t" if len(f"{first} {second}".split()) > 2 else " "
         lines.append(f"{first}{separator}{second}")
-    _write_lines(path, lines)
+    return lines
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:

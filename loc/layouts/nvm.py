@@ -122,9 +122,13 @@ def read_nvm(path: Path, cameras: Mapping[str, Camera] | None = None) -> pycolma
     Raises:
         DataError: see :func:`parse_nvm`.
     """
+    return as_model(parse_nvm(path), cameras)
+
+
+def as_model(nvm: Nvm, cameras: Mapping[str, Camera] | None = None) -> pycolmap.Reconstruction:
+    """The columns of a model as a COLMAP model; see :func:`read_nvm`."""
     from loc.colmap import camera_to_colmap, pose_to_colmap, pycolmap
 
-    nvm = parse_nvm(path)
     model, centered = pycolmap.Reconstruction(), nvm.is_centered
     rows = _rows_by_image(nvm)
     slots = np.zeros(len(nvm.image), np.int64)  # number of each observation within its image

@@ -1,0 +1,93 @@
+"""Where an export goes: a file or a folder that appears whole, and replaces only what an export made.
+
+A folder is filled beside its place and renamed at the end, with ``export.json`` in it; what stood
+there before is moved away only then. An export that is interrupted leaves the former one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loc import __version__
+from loc.errors import DataError
+from loc.stores.files import make_folder, remove_tree, sync, write_atomically, write_json, writing
+
+#: Says that a folder is an export, what it holds and how large its files are.
+MANIFEST = "export.json"
+
+
+@contextmanager
+def export_folder(target: Path, about: dict[str, Any], *, force: bool = False) -> Iterator[Path]:
+    """A folder to fill; renamed to ``target`` when the block ends without an error.
+
+    Args:
+        target: must not exist, be empty, or (with ``force``) hold a former export.
+        about: goes into ``export.json``, together with the names and sizes of the files.
+
+    Raises:
+        DataError: ``target`` holds something that must not be replaced.
+    """
+    _check_folder(target, force=force)
+    make_folder(target.parent)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    remove_tree(partial)
+    try:
+        yield make_folder(partial)
+        with writing(target.parent):
+            files = sorted(path for path in partial.rglob("*") if path.is_file())
+            for path in files:
+                sync(path)
+            sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in files}
+            write_json(partial / MANIFEST, {"loc": __version__, **about, "files": sizes})
+            _swap(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def export_file(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
+    """Let ``write`` fill a temporary file with the ending of ``target``, then rename it into place."""
+    if target.is_dir():
+        raise DataError(f"{target} is a folder", "give a file to write: -o FILE")
+    if target.exists() and not force:
+        raise DataError(f"{target} exists already", "add --force to replace it, or give another -o")
+    make_folder(target.parent)
+    write_atomically(target, write)
+
+
+def _check_folder(target: Path, *, force: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise DataError(f"{target} is a file, not a folder", "give a folder to write: -o DIR")
+    with writing(target):
+        empty = not any(target.iterdir())
+    if empty or (force and (target / MANIFEST).is_file()):
+        return
+    if force:  # --force must not be able to delete somebody's photos
+        raise DataError(
+            f"{target} holds files that no export made: it has no {MANIFEST}",
+            "give another -o, or empty the folder yourself",
+        )
+    raise DataError(f"{target} is not empty", "add --force to replace a former export, or give another -o")
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """Put ``partial`` in the place of ``target``; if that fails the former folder is back."""
+    if not target.exists():
+        partial.rename(target)
+        sync(target.parent)
+        return
+    former = target.with_name(f".{target.name}.{os.getpid()}.former")
+    target.rename(former)
+    try:
+        partial.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
+    sync(target.parent)
+    shutil.rmtree(former, ignore_errors=True)
