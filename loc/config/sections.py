@@ -19,15 +19,20 @@ class SceneConfig(Section):
     Relative paths are relative to the working directory.
     """
 
-    layout: Literal["folder", "colmap", "hloc"] = "folder"
-    images: Path | None = Field(None, description="image root: names are relative to it")
+    layout: Literal["folder", "colmap", "hloc", "aachen"] = "folder"
+    images: Path | None = Field(
+        None, description="image root: names are relative to it; aachen: root of the data set"
+    )
     queries: Path | None = Field(
-        None, description="folder: a folder of query photos; hloc and colmap: a query list"
+        None, description="folder: a folder of query photos; the others: a query list (globs allowed)"
     )
     masks: Path | None = Field(None, description="folder of masks, <name>.png; zero hides keypoints")
     model: Path | None = Field(None, description="colmap: reference model with known poses")
     image_list: Path | None = Field(None, description="hloc: list of database images")
     intrinsics: Path | None = Field(None, description="list 'name MODEL W H params…' (globs allowed)")
+    version: Literal["v1", "v1.1"] | None = Field(
+        None, description="aachen: release of the data set; default v1.1 if its model is there"
+    )
     cameras: Literal["per_folder", "per_image", "single"] = "per_folder"
     camera_model: str = "SIMPLE_RADIAL"
     ground_truth: Path | None = Field(None, description="true query poses: name qw qx qy qz tx ty tz")

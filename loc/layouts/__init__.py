@@ -1,4 +1,4 @@
-"""Reading scenes: a folder of photos, a COLMAP model, or hloc's lists.
+"""Reading scenes: a folder of photos, a COLMAP model, hloc's lists, or Aachen Day-Night.
 
 One file per layout, each with ``load(config) -> Scene``; :func:`load_scene` picks one.
 """
@@ -14,7 +14,7 @@ def load_scene(config: SceneConfig) -> Scene:
 
     Photos that cannot be read are in ``Scene.skipped`` with the reason.
     """
-    from loc.layouts import colmap, folder, hloc
+    from loc.layouts import aachen, colmap, folder, hloc
 
-    loaders = {"folder": folder.load, "colmap": colmap.load, "hloc": hloc.load}
+    loaders = {"folder": folder.load, "colmap": colmap.load, "hloc": hloc.load, "aachen": aachen.load}
     return loaders[config.layout](config)

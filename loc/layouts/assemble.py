@@ -52,7 +52,8 @@ def refuse_unused(config: SceneConfig, *options: str) -> None:
         if getattr(config, option) is not None:
             raise ConfigError(
                 f"scene.{option} is not used by the layout {config.layout!r}",
-                "set scene.layout to the one that uses it (colmap: model, image_list; hloc: image_list)",
+                "set scene.layout to the one that uses it (colmap: model, image_list; hloc: image_list; "
+                "aachen: version)",
             )
 
 

@@ -16,6 +16,7 @@ from loc.layouts.assemble import (
     make_scene,
     open_photos,
     read_query_list,
+    refuse_unused,
     require_on_disk,
     warn_of_both,
 )
@@ -38,6 +39,7 @@ def load(config: SceneConfig) -> Scene:
         DataError: the model cannot be read, all its images are missing, an image has another size
             than its camera, or a list is wrong.
     """
+    refuse_unused(config, "version")
     root = image_root(config)
     if config.model is None:
         raise ConfigError(

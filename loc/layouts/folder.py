@@ -20,7 +20,7 @@ def load(config: SceneConfig) -> Scene:
         ConfigError: an option of another layout is set, or ``images`` is not.
         DataError: a folder is missing, there is no photo at all, or a list or intrinsics are wrong.
     """
-    refuse_unused(config, "model", "image_list")
+    refuse_unused(config, "model", "image_list", "version")
     root = image_root(config)
     queries = query_photos(config, root)
     without = [folder for folder in (config.queries, config.masks) if folder is not None]

@@ -31,7 +31,7 @@ def load(config: SceneConfig) -> Scene:
         ConfigError: an option of another layout is set, or ``images`` is not.
         DataError: a list is wrong, none of its images exists, or there is no image at all.
     """
-    refuse_unused(config, "model")
+    refuse_unused(config, "model", "version")
     root = image_root(config)
     queries = read_query_list(config)
     query_names = {entry.name for entry in queries}

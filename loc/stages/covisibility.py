@@ -1,24 +1,12 @@
-"""Which images of a COLMAP model see the same 3-D points.
-
-Only names and point ids are needed, so ``images.bin`` / ``images.txt`` is read directly: pycolmap
-hands out 2-D points one Python object at a time and loads the 3-D points too.
-"""
+"""Which images of a reference model see the same 3-D points."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
-from loc.errors import DataError
-from loc.types import Array
-
-#: id u32, quaternion 4 f64, translation 3 f64, camera id u32 (COLMAP doc/format.rst).
-_IMAGE_HEADER = struct.Struct("<I7dI")
-_COUNT = struct.Struct("<Q")
-_POINT2D = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
+from loc.layouts.reference import points_of_images
 
 
 def from_covisibility(model: Path, names: list[str], k: int) -> list[tuple[str, str]]:
@@ -27,7 +15,7 @@ def from_covisibility(model: Path, names: list[str], k: int) -> list[tuple[str, 
     Ties are ordered by name; images without a shared point are in no pair.
 
     Args:
-        model: COLMAP model folder.
+        model: COLMAP model folder, or an NVM file.
         names: images to pair; those that the model does not have are in no pair.
         k: neighbours per image.
     """
@@ -51,63 +39,3 @@ def from_covisibility(model: Path, names: list[str], k: int) -> list[tuple[str, 
         for other in others[np.lexsort((others, -counts))[:k]].tolist():
             pairs.add((names[min(row, other)], names[max(row, other)]))
     return sorted(pairs)
-
-
-def points_of_images(model: Path) -> dict[str, Int64[Array, " n"]]:
-    """Image name → ids of the 3-D points it observes (binary model, else text).
-
-    Raises:
-        DataError: there is no such file, or it is damaged.
-    """
-    path = images_file(model)
-    return _from_binary(path) if path.suffix == ".bin" else _from_text(path)
-
-
-def images_file(model: Path) -> Path:
-    """``images.bin`` or ``images.txt`` of a model, or a :class:`DataError`."""
-    for path in (model / "images.bin", model / "images.txt"):
-        if path.is_file():
-            return path
-    raise DataError(
-        f"there is no COLMAP model in {model}", "pairs from covisibility need scene.model, with its points"
-    )
-
-
-def _from_binary(path: Path) -> dict[str, Int64[Array, " n"]]:
-    data = path.read_bytes()
-    out = {}
-    try:
-        (count,) = _COUNT.unpack_from(data)
-        at = _COUNT.size
-        for _ in range(count):
-            name_at = at + _IMAGE_HEADER.size
-            end = data.index(b"\0", name_at)
-            (num_points,) = _COUNT.unpack_from(data, end + 1)
-            start = end + 1 + _COUNT.size
-            points = np.frombuffer(data, _POINT2D, num_points, start)["point"]
-            out[data[name_at:end].decode()] = points[points >= 0]
-            at = start + num_points * _POINT2D.itemsize
-    except (struct.error, ValueError, OverflowError) as error:
-        raise DataError(f"{path} is damaged: {error}", "export the model again from COLMAP") from error
-    return out
-
-
-def _from_text(path: Path) -> dict[str, Int64[Array, " n"]]:
-    out = {}
-    name = None
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.startswith("#"):
-                continue
-            try:
-                if name is None:
-                    if line.strip():
-                        name = line.strip().split(None, 9)[9]
-                    continue
-                points = np.array(line.split()[2::3], dtype=np.int64)
-            except (IndexError, ValueError) as error:
-                raise DataError(
-                    f"{path} line {number} is damaged: {error}", "export the model again from COLMAP"
-                ) from error
-            out[name], name = points[points >= 0], None
-    return out

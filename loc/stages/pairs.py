@@ -8,10 +8,10 @@ from typing import Any
 
 from loc.config import CovisibilityPairs, ListedPairs, PairsConfig
 from loc.layouts.lists import expand_glob, read_pairs, write_pairs
+from loc.layouts.reference import images_file
 from loc.runtime.images import content_hash
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals, PairList
-from loc.stages.covisibility import images_file
 from loc.stages.pair_generators import (
     PairRole,
     Prediction,

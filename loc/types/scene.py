@@ -52,8 +52,8 @@ class Scene:
             before evaluation).
         skipped_queries: those names of ``skipped`` that are queries, sorted: they count in every
             denominator.
-        model: folder of the reference model, where there is one (for covisibility; never part of a
-            fingerprint).
+        model: folder of the reference model, or an NVM file, where there is one (for covisibility;
+            never part of a fingerprint).
     """
 
     images: tuple[ImageRecord, ...]

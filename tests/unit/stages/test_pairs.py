@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from loc.config import PairsConfig
 from loc.errors import ConfigError, DataError
 from loc.layouts.lists import read_pairs
-from loc.stages.covisibility import from_covisibility, points_of_images
+from loc.layouts.reference import points_of_images
+from loc.stages.covisibility import from_covisibility
 from loc.stages.pair_generators import from_list, from_retrieval
 from loc.stages.pairs import generate_pairs, make_pairs, needs_globals, predict_pairs, read_pair_list
 from loc.types import Camera, ImageRecord, Scene
