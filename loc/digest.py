@@ -17,6 +17,7 @@ from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.fingerprint import digest
 from loc.stores.matches import MatchStore, PairKey
 from loc.stores.parts import ItemKey
+from loc.stores.products import check_product
 
 
 def run_digest(workdir: Path) -> dict[str, str]:
@@ -49,6 +50,7 @@ def run_digest(workdir: Path) -> dict[str, str]:
 
 def _poses_digest(folder: Path) -> str:
     """Hash of the pose file and of every query's result but its times and covariance."""
+    check_product(folder)
     rows = []
     for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

@@ -18,7 +18,7 @@ from loc.errors import DataError, StoreError
 from loc.layouts.table import scene_table
 from loc.sfm.bundle import MapBundle
 from loc.stages.artefacts import Features, Globals, Matched, PairList
-from loc.stores.files import make_folder, read_json, write_json, writing
+from loc.stores.files import make_folder, read_sealed, write_json, write_sealed, writing
 from loc.types import Scene
 
 FILE = "run.json"
@@ -81,7 +81,7 @@ class Record:
 
     def __enter__(self) -> Record:
         if (self.workdir / FILE).is_file():  # a run that ends before its map leaves the last one known
-            before = read_json(self.workdir / FILE)
+            before = _read(self.workdir)
             self.data["latest_map"] = before.get("map", before.get("latest_map"))
         write_json(make_folder(self.workdir / "scene") / "scene.json", scene_table(self.scene))
         return self
@@ -89,7 +89,7 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        write_json(self.workdir / FILE, {**self.data, "seconds": self.seconds})
+        write_sealed(self.workdir / FILE, {**self.data, "seconds": self.seconds})
 
     def _relative(self, folder: Path) -> str:
         return folder.relative_to(self.workdir).as_posix()
@@ -106,8 +106,12 @@ def read_record(workdir: Path) -> dict[str, Any]:
             f"{workdir} is not a run folder: it has no {FILE}",
             "give the folder that -o named: loc run … -o RUN",
         )
-    data: dict[str, Any] = read_json(workdir / FILE)
-    return data
+    return _read(workdir)
+
+
+def _read(workdir: Path) -> dict[str, Any]:
+    path = workdir / FILE
+    return read_sealed(path, cure=f"delete {path} and run the same command again: nothing is computed anew")
 
 
 def open_map(workdir: Path) -> MapBundle:

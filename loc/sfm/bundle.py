@@ -16,7 +16,7 @@ from loc.errors import StoreError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.sfm.index import PointIndex
 from loc.stores.features import FeatureStore, GlobalStore
-from loc.stores.files import read_json, write_json
+from loc.stores.files import read_json, read_sealed, write_sealed
 from loc.stores.parts import ItemKey
 from loc.stores.products import is_done, read_manifest
 from loc.types import Camera, Pose
@@ -125,7 +125,7 @@ class MapBundle:
                 f"{folder} is not a map: it has no {FILE}",
                 "give the folder of a finished map (RUN/map/<fingerprint>), or run the map again",
             )
-        data = read_json(folder / FILE)
+        data = read_sealed(folder / FILE, cure=_cure(folder))
         if data.get("format") != FORMAT:
             raise StoreError(
                 f"{folder / FILE} has format {data.get('format')}, this version reads {FORMAT}",
@@ -134,21 +134,14 @@ class MapBundle:
         for name in ("cameras.bin", "images.bin", "points3D.bin"):
             _existing(folder / "model" / name, "model file")
         if is_done(folder):  # a map copied by hand may come without its manifest
-            read_manifest(folder, check=("model/", "index/", "stats.json"))
-        run = Path(os.path.normpath(folder / data["run"]))
-        images = data["images"]
-        return MapBundle(
-            folder=folder,
-            images={name: ItemKey(name, item["content"]) for name, item in images.items()},
-            cameras={key: Camera.from_json(camera) for key, camera in data["cameras"].items()},
-            camera_ids={name: item["camera"] for name, item in images.items()},
-            poses={name: Pose.from_json(item["pose"]) for name, item in images.items() if item["pose"]},
-            features_folder=run / data["features"],
-            globals_folder=run / data["globals"] if data["globals"] else None,
-            fit_folder=run / data["fit"] if data["fit"] else None,
-            blocks=data["blocks"],
-            stats=read_json(folder / "stats.json"),
-        )
+            # The model's files may be gigabytes: their bytes are compared by what reads them.
+            read_manifest(folder, check=("model/",), content=("index/", "stats.json"))
+        try:
+            return _bundle(folder, data)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StoreError(
+                f"{folder / FILE} is damaged ({type(error).__name__}: {error})", _cure(folder)
+            ) from error
 
     def save(self, *, run_folder: Path) -> None:
         """Write ``bundle.json``, with paths relative to ``run_folder``; the same content is not written."""
@@ -174,8 +167,8 @@ class MapBundle:
             "blocks": self.blocks,
         }
         path = self.folder / FILE
-        if not path.is_file() or read_json(path) != data:
-            write_json(path, data)
+        if not path.is_file() or read_sealed(path, cure=_cure(self.folder)) != data:
+            write_sealed(path, data)
 
     def _block(self, section: str) -> Any:
         if self.blocks.get(section) is None:
@@ -195,9 +188,30 @@ class MapBundle:
             )
 
 
+def _bundle(folder: Path, data: dict[str, Any]) -> MapBundle:
+    run = Path(os.path.normpath(folder / data["run"]))
+    images = data["images"]
+    return MapBundle(
+        folder=folder,
+        images={name: ItemKey(name, item["content"]) for name, item in images.items()},
+        cameras={key: Camera.from_json(camera) for key, camera in data["cameras"].items()},
+        camera_ids={name: item["camera"] for name, item in images.items()},
+        poses={name: Pose.from_json(item["pose"]) for name, item in images.items() if item["pose"]},
+        features_folder=run / data["features"],
+        globals_folder=run / data["globals"] if data["globals"] else None,
+        fit_folder=run / data["fit"] if data["fit"] else None,
+        blocks=data["blocks"],
+        stats=read_json(folder / "stats.json"),
+    )
+
+
 def is_map(folder: Path) -> bool:
     """Whether a finished map with its bundle is in ``folder``."""
     return (folder / FILE).is_file()
+
+
+def _cure(folder: Path) -> str:
+    return f"delete {folder / FILE} and run the command that made the map again: it is written anew"
 
 
 def _existing(path: Path, what: str) -> Path:

@@ -7,6 +7,7 @@ files (an ``.npz`` cannot be memory-mapped), so opening a map of a million point
 from __future__ import annotations
 
 import json
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class PointIndex:
 def _load(path: Path) -> Array:
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, tokenize.TokenError) as error:
         raise _damaged(path.parent, f"{path.name}: {error}") from error
     return array
 

@@ -21,6 +21,7 @@ from loc.errors import DataError, StoreError
 from loc.sfm.index import PointIndex
 from loc.stores.files import write_atomically
 from loc.stores.fingerprint import digest
+from loc.stores.products import check_product
 from loc.types import Camera, Pose
 
 Array = np.ndarray
@@ -80,8 +81,10 @@ def read_model(folder: Path) -> Model:
     """Read ``cameras.bin``, ``images.bin`` and ``points3D.bin``.
 
     Raises:
-        StoreError: a file is missing, truncated or not of this format.
+        StoreError: a file is missing, truncated, not of this format, or (in a map's folder) not what
+            was written.
     """
+    check_product(folder.parent, f"{folder.name}/")
     try:
         cameras = _read_cameras(_bytes(folder / "cameras.bin"))
         images = _read_images(_bytes(folder / "images.bin"))
@@ -156,6 +159,22 @@ def mean_reprojection_error_px(model: Model) -> float:
         np.add.at(count, rows[projects], 1)
     seen_points = count > 0
     return float((total[seen_points] / count[seen_points]).mean()) if seen_points.any() else float("nan")
+
+
+def read_colors(folder: Path) -> UInt8[Array, "p 3"]:
+    """RGB of the points of a model; rows in ascending order of point ids, as in :class:`Model`.
+
+    Raises:
+        StoreError: ``points3D.bin`` is missing, truncated or not of this format.
+    """
+    try:
+        _, points = _read_points(_bytes(folder / "points3D.bin"))
+    except (OSError, ValueError, struct.error) as error:
+        raise StoreError(
+            f"the points of the model {folder} cannot be read: {error}",
+            "delete the map's folder and run the map again",
+        ) from error
+    return np.ascontiguousarray(points["rgb"][np.argsort(points["id"], kind="stable")])
 
 
 def write_colors(folder: Path, rgb: UInt8[Array, "p 3"]) -> None:

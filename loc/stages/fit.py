@@ -11,9 +11,10 @@ import numpy as np
 from loc.errors import DataError, PluginError, StoreError
 from loc.plugins.blocks import ResolvedPlugin
 from loc.stages.artefacts import Features
+from loc.stores.files import writing
 from loc.stores.fingerprint import fingerprint
 from loc.stores.parts import ItemKey
-from loc.stores.products import make_product
+from loc.stores.products import check_product, make_product
 from loc.types import LocalFeatures
 
 STAGE_VERSION = 1
@@ -36,7 +37,8 @@ def fit_state(features: Features, names: Sequence[str], *, plugin: ResolvedPlugi
 
     def build(folder: Path) -> None:
         state = plugin.build().fit(_Inputs(features, keys))
-        np.savez(folder / _STATE, **dict(sorted(state.items())))
+        with writing(folder):
+            np.savez(folder / _STATE, **dict(sorted(state.items())))
 
     folder = fit_folder(features, names, plugin=plugin, workdir=workdir)
     return make_product(folder, {**fields, "items": len(keys)}, build)
@@ -79,6 +81,7 @@ def load_fitted(plugin: ResolvedPlugin, state: Path | None, *, device: str = "cp
     if plugin.cls.needs_fit:
         if state is None:
             raise PluginError(f"{plugin.name} needs to be fitted first", "run the stage globals")
+        check_product(state)
         try:
             with np.load(state / _STATE, allow_pickle=False) as arrays:
                 instance.load_state(dict(arrays))

@@ -13,6 +13,7 @@ import numpy as np
 from loc.errors import StoreError
 from loc.layouts.lists import write_poses
 from loc.stores.files import writing
+from loc.stores.products import check_product
 from loc.types import Array, Camera, Pose, QueryResult
 
 #: ``name qw qx qy qz tx ty tz`` (cam_from_world), localized queries only: what benchmarks read.
@@ -42,6 +43,7 @@ class Poses:
         Raises:
             StoreError: ``queries.jsonl`` is missing or damaged.
         """
+        check_product(folder)
         path = folder / QUERIES_FILE
         try:
             lines = path.read_text(encoding="utf-8").splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import Any
 
 from loc.errors import DataError, ResourceError, StoreError
 
+_SEAL = "sha256"
+
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
@@ -21,7 +24,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         # h5py reports a full disk as a plain OSError whose text holds the errno.
-        if error.errno == errno.ENOSPC or "errno = 28" in str(error):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "errno = 28" in str(error):
             raise ResourceError(
                 f"no space left on the disk of {folder}", "free some space, then run the same command again"
             ) from error
@@ -76,16 +79,46 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON, or raise :class:`StoreError` with what to do."""
+def read_json(path: Path, *, cure: str | None = None) -> Any:
+    """Read JSON, or raise :class:`StoreError` with what to do (by default: delete its folder)."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(f"{path} is missing", "run the command that made this folder again") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{path} is damaged: {error}", f"delete the folder {path.parent} and run again"
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end
+        raise _damaged(path, str(error), cure) from error
+
+
+def write_sealed(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON object atomically, with a hash of itself, so that a flipped bit is not a number."""
+    write_json(path, {**data, _SEAL: _seal(data)})
+
+
+def read_sealed(path: Path, *, cure: str | None = None) -> dict[str, Any]:
+    """What :func:`write_sealed` was given; a file without a hash (an older one) is taken as it is.
+
+    Raises:
+        StoreError: it is missing, no JSON object, or not what was written.
+    """
+    data = read_json(path, cure=cure)
+    if not isinstance(data, dict):
+        raise _damaged(path, "it holds no object", cure)
+    seal = data.pop(_SEAL, None)
+    if seal is not None and seal != _seal(data):
+        raise _damaged(path, "its content does not match its sha256", cure)
+    return data
+
+
+def _seal(data: dict[str, Any]) -> str:
+    as_read = json.loads(json.dumps(data, ensure_ascii=False))
+    text = json.dumps(as_read, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(path: Path, why: str, cure: str | None) -> StoreError:
+    return StoreError(
+        f"{path} is damaged: {why}", cure or f"delete the folder {path.parent} and run the same command again"
+    )
 
 
 def remove_tree(folder: Path) -> None:

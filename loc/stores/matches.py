@@ -43,9 +43,10 @@ class MatchStore(PartStore[PairKey, Matches]):
     def get(self, key: PairKey) -> Matches:
         """Matches of one pair; rows refer to ``key.first`` and ``key.second``."""
         file, row = self._location(key)
-        offsets, indices, scores = self._columns(file)
-        rows = slice(int(offsets[row]), int(offsets[row + 1]))
-        return Matches(indices[rows], scores[rows])
+        with self._reading(file):
+            offsets, indices, scores = self._columns(file)
+            rows = slice(int(offsets[row]), int(offsets[row + 1]))
+            return Matches(indices[rows], scores[rows])
 
     def count(self, key: PairKey) -> int:
         """Number of matches of a pair, from the index alone."""
@@ -71,9 +72,7 @@ class MatchStore(PartStore[PairKey, Matches]):
         if name not in self._loaded:
             while len(self._loaded) >= _LOADED_PARTS:
                 self._loaded.popitem(last=False)
-            with self._reading(file):
-                columns = (file["offsets"][()], file["indices"][()], file["scores"][()])
-            self._loaded[name] = columns
+            self._loaded[name] = (file["offsets"][()], file["indices"][()], file["scores"][()])
         self._loaded.move_to_end(name)
         return self._loaded[name]
 

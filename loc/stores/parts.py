@@ -24,14 +24,19 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import h5py
 import numpy as np
 
-from loc.errors import StoreError
-from loc.stores.files import make_folder, read_json, sync, write_json, writing
+from loc.errors import ContractError, StoreError
+from loc.stores.files import make_folder, read_sealed, sync, write_sealed, writing
 
 FORMAT = 1
 MAX_ITEMS = 64
 MAX_SECONDS = 30.0
 MAX_BYTES = 128 << 20
 _OPEN_FILES = 32
+#: What reading a part that is damaged, or was made by something else, may raise.
+_DAMAGE = (
+    *(KeyError, IndexError, OSError, ValueError, TypeError, AttributeError, RuntimeError),
+    *(OverflowError, MemoryError, ContractError),
+)
 T = TypeVar("T")
 K = TypeVar("K")
 
@@ -120,7 +125,7 @@ class PartStore(ABC, Generic[K, T]):
         """A writer whose finished items survive whatever ends the block."""
         make_folder(self.folder / "parts")
         if not (self.folder / "store.json").exists():
-            write_json(
+            write_sealed(
                 self.folder / "store.json", {"kind": self.kind, "format": FORMAT, "fields": self.fields}
             )
         _remove_orphans(self.folder / "parts")
@@ -139,7 +144,7 @@ class PartStore(ABC, Generic[K, T]):
                 number = self._index.pop(key)[0]
                 gone.setdefault(self._parts[number].name, []).append([*_flat(key)])
         if gone:
-            write_json(self.folder / "parts" / f"removed-{uuid.uuid4().hex[:12]}.json", gone)
+            write_sealed(self.folder / "parts" / f"removed-{uuid.uuid4().hex[:12]}.json", gone)
 
     # ---- internals
 
@@ -171,28 +176,35 @@ class PartStore(ABC, Generic[K, T]):
             if file.attrs["kind"] != self.kind or file.attrs["format"] != FORMAT:
                 raise StoreError(f"{path} is not a part of a store of {self.kind}", f"delete {path}")
             return list(self._read_index(file))
-        except (KeyError, OSError, ValueError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise _damaged(path, error) from error
 
     @contextmanager
     def _reading(self, file: h5py.File) -> Iterator[None]:
         try:
             yield
-        except (KeyError, OSError, ValueError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise _damaged(Path(file.filename), error) from error
 
     def _removed(self) -> dict[str, list[list[str]]]:
         out: dict[str, list[list[str]]] = {}
         for path in sorted((self.folder / "parts").glob("removed-*.json")):
-            for part, keys in read_json(path).items():
+            cure = f"delete {path}: what it had removed is in the store again"
+            for part, keys in read_sealed(path, cure=cure).items():
                 out.setdefault(part, []).extend(keys)
         return out
 
     def _read_fields(self) -> dict[str, Any]:
-        manifest = read_json(self.folder / "store.json")
+        path = self.folder / "store.json"
+        if not path.is_file() and (self.folder / "parts").is_dir():
+            return {}  # only a note of what the parts are; they say of what kind themselves
+        manifest = read_sealed(path, cure=f"delete {path}: the parts beside it stay as they are")
         if manifest.get("kind") != self.kind:
-            raise StoreError(f"{self.folder} holds {manifest.get('kind')}, expected {self.kind}")
-        fields: dict[str, Any] = manifest["fields"]
+            raise StoreError(
+                f"{self.folder} holds {manifest.get('kind')}, expected {self.kind}",
+                f"give the folder of a store of {self.kind}",
+            )
+        fields: dict[str, Any] = manifest.get("fields", {})
         return fields
 
 

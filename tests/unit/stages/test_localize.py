@@ -189,9 +189,14 @@ def test_results_survive_json(line: Line, tmp_path: Path) -> None:
 def test_damaged_results_say_what_to_do(line: Line, tmp_path: Path) -> None:
     poses = line.run(tmp_path)
     (poses.folder / "queries.jsonl").write_text('{"name": "half')
+    cure = f"delete the folder {poses.folder} and run the same command again"
+    with pytest.raises(StoreError, match=r"queries\.jsonl is damaged: expected \d+ bytes, got 14") as caught:
+        Poses.open(poses.folder)
+    assert caught.value.next_step == cure
+    (poses.folder / "manifest.json").unlink()  # copied by hand, without what it is compared with
     with pytest.raises(StoreError, match=r"queries\.jsonl cannot be read \(JSONDecodeError") as caught:
         Poses.open(poses.folder)
-    assert caught.value.next_step == f"delete the folder {poses.folder} and run the same command again"
+    assert caught.value.next_step == cure
 
 
 def without_seconds(poses: Poses) -> list[dict[str, object]]:

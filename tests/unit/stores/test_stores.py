@@ -17,7 +17,7 @@ from loc.stores import files, parts
 from loc.stores.features import FeatureStore, GlobalStore, as_stored
 from loc.stores.matches import MatchStore, PairKey
 from loc.stores.parts import ItemKey
-from loc.stores.products import is_done, make_product, read_manifest
+from loc.stores.products import check_product, is_done, make_product, read_manifest
 from loc.types import LocalFeatures, Matches
 
 RNG = np.random.default_rng(0)
@@ -282,3 +282,44 @@ def test_product_is_whole_or_absent(tmp_path) -> None:
     (target / "whole").write_text("x")
     with pytest.raises(StoreError, match="expected 3 bytes, got 1 bytes"):
         read_manifest(target)
+
+
+def test_a_flipped_bit_of_a_product_is_an_error(tmp_path) -> None:
+    target = tmp_path / "poses"
+    make_product(target, {"k": 1}, lambda folder: (folder / "whole").write_bytes(b"xyz") and None)
+    read_manifest(target, content=("whole",))
+    (target / "whole").write_bytes(b"xyy")
+    assert read_manifest(target)["fields"] == {"k": 1}  # the size alone is right
+    with pytest.raises(StoreError, match="do not match their hash") as caught:
+        check_product(target)
+    assert caught.value.next_step == f"delete the folder {target} and run the same command again"
+    check_product(target, "other")  # nothing of what is read is damaged
+
+
+@pytest.mark.parametrize("text", ['{"kept": 8', '{"kept": 8}\n', "[]", "7", "\xff", "[" * 100_000])
+def test_sealed_json(tmp_path, text: str) -> None:
+    path = tmp_path / "run.json"
+    files.write_sealed(path, {"kept": 7, "ü": [1.5, (2, 3)], "n": {"1": None}})
+    assert files.read_sealed(path) == {"kept": 7, "ü": [1.5, [2, 3]], "n": {"1": None}}
+    sealed = path.read_text(encoding="utf-8")
+    path.write_text(sealed.replace('"kept": 7', '"kept": 8'), encoding="utf-8")
+    with pytest.raises(StoreError, match="does not match its sha256") as caught:
+        files.read_sealed(path, cure="delete it")
+    assert caught.value.next_step == "delete it"
+    path.write_bytes(text.encode("latin-1"))
+    if text == '{"kept": 8}\n':  # an older file, without a hash
+        assert files.read_sealed(path) == {"kept": 8}
+        return
+    with pytest.raises(StoreError, match="is damaged"):
+        files.read_sealed(path)
+
+
+def test_a_store_without_its_note_still_opens(tmp_path) -> None:
+    one_part(tmp_path)[0].close()
+    note = tmp_path / "store.json"
+    note.write_text(note.read_text().replace("features", "featurez"))
+    with pytest.raises(StoreError, match=r"store\.json is damaged") as caught:
+        FeatureStore(tmp_path)
+    assert caught.value.next_step == f"delete {note}: the parts beside it stay as they are"
+    note.unlink()
+    assert len(FeatureStore(tmp_path)) == 1
