@@ -115,9 +115,9 @@ def _write(columns: Nvm, cameras: dict[str, Camera], target: Path, *, force: boo
     }
     if error > _SUSPICIOUS_PX:
         counts["notes"].append(
-            f"half of the points project more than {_SUSPICIOUS_PX:g} px from where they were seen: poses and "
-            "points are as in the file, its intrinsics or pixels are something else: give the data set's own "
-            "list by --intrinsics"
+            f"half of the points project more than {_SUSPICIOUS_PX:g} px from where they were seen: poses "
+            "and points are as in the file, its intrinsics or pixels are something else: give the data "
+            "set's own list by --intrinsics"
         )
     about = {"kind": "colmap", "from": columns.path.name, **counts}
     with export_folder(target, about, force=force) as folder:

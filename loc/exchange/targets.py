@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from loc import __version__
 from loc.errors import DataError
@@ -32,21 +34,26 @@ def export_folder(target: Path, about: dict[str, Any], *, force: bool = False) -
     Raises:
         DataError: ``target`` holds something that must not be replaced.
     """
-    _check_folder(target, force=force)
+    target = Path(os.path.abspath(target))  # noqa: PTH100  (`-o .` and `-o ..` have no name of their own)
+    _check_folder(target, force=force)  # before anything is made
     make_folder(target.parent)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    remove_tree(partial)
-    try:
-        yield make_folder(partial)
-        with writing(target.parent):
-            files = sorted(path for path in partial.rglob("*") if path.is_file())
-            for path in files:
-                sync(path)
-            sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in files}
-            write_json(partial / MANIFEST, {"loc": __version__, **about, "files": sizes})
-            _swap(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    partial, former = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "former"))
+    with _alone(target):
+        if former.exists() and not target.exists():  # killed between the two renames
+            former.rename(target)
+        _check_folder(target, force=force)
+        remove_tree(partial)
+        try:
+            yield make_folder(partial)
+            with writing(target.parent):
+                files = sorted(path for path in partial.rglob("*") if path.is_file())
+                for path in files:
+                    sync(path)
+                sizes = {path.relative_to(partial).as_posix(): path.stat().st_size for path in files}
+                write_json(partial / MANIFEST, {"loc": __version__, **about, "files": sizes})
+                _swap(partial, target, former)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def export_file(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
@@ -76,18 +83,36 @@ def _check_folder(target: Path, *, force: bool) -> None:
     raise DataError(f"{target} is not empty", "add --force to replace a former export, or give another -o")
 
 
-def _swap(partial: Path, target: Path) -> None:
+def _swap(partial: Path, target: Path, former: Path) -> None:
     """Put ``partial`` in the place of ``target``; if that fails the former folder is back."""
-    if not target.exists():
-        partial.rename(target)
-        sync(target.parent)
-        return
-    former = target.with_name(f".{target.name}.{os.getpid()}.former")
-    target.rename(former)
+    remove_tree(former)
+    if target.exists():
+        target.rename(former)
     try:
         partial.rename(target)
     except OSError:
-        former.rename(target)
+        if former.exists():
+            former.rename(target)
         raise
     sync(target.parent)
     shutil.rmtree(former, ignore_errors=True)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Keep a second export away from the same place; the lock's file is gone afterwards."""
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
+    with writing(target.parent):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise DataError(
+                f"another process is writing {target}", "wait for it, or give another -o"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # Windows keeps it where somebody else has it open
+            path.unlink(missing_ok=True)
