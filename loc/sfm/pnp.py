@@ -121,7 +121,7 @@ def estimate_pose(
     if answer is None or not _is_finite(answer["cam_from_world"]) or not _is_camera(native):
         return None
     pose = pose_from_colmap(answer["cam_from_world"])
-    residuals = _residuals(pose, native, xy, xyz)
+    residuals = _errors_px(pose, native, xy, xyz)
     inliers = residuals <= max_error_px
     if int(inliers.sum()) < MIN_POINTS:
         return None
@@ -150,7 +150,14 @@ def _refinement(focal: str) -> pycolmap.AbsolutePoseRefinementOptions:
     return options
 
 
-def _residuals(pose: Pose, native: pycolmap.Camera, xy: Array, xyz: Array) -> Float64[Array, " n"]:
+def reprojection_errors_px(
+    pose: Pose, camera: Camera, xy: Float[Array, "n 2"], xyz: Float[Array, "n 3"]
+) -> Float64[Array, " n"]:
+    """``(n,)`` float64 distance of image points from the projections of world points; infinite behind."""
+    return _errors_px(pose, camera_to_colmap(camera), xy, xyz)
+
+
+def _errors_px(pose: Pose, native: pycolmap.Camera, xy: Array, xyz: Array) -> Float64[Array, " n"]:
     in_camera = xyz @ pose.rotation.T + pose.translation
     errors = np.linalg.norm(native.img_from_cam(in_camera) - xy, axis=1)
     # Behind the camera pycolmap projects to NaN.
