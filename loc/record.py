@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -132,7 +132,7 @@ def run_log(workdir: Path, config: RunConfig) -> Iterator[None]:
     """Append what `loc` logs, with versions, to ``run.log`` while the block runs."""
     make_folder(workdir)
     with writing(workdir):
-        handler = logging.FileHandler(workdir / "run.log", encoding="utf-8")
+        handler = _LogFile(workdir / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = log.level
     log.addHandler(handler)
@@ -154,6 +154,17 @@ def run_log(workdir: Path, config: RunConfig) -> Iterator[None]:
         log.setLevel(level)
         log.removeHandler(handler)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short without a word: what could not be written is said elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def _versions() -> str:

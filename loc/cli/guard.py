@@ -25,6 +25,10 @@ class Guard(TyperGroup):
             if self.debug:
                 raise
             code = _say(f"{type(error).__name__}: {error.message}", error.next_step, error.exit_code)
+        except MemoryError:
+            if self.debug:
+                raise
+            code = _say("out of memory", "use fewer --workers, or shrink the largest photos", 1)
         except BrokenPipeError:  # the reader of our output went away: `loc … | head`
             code = 1
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:

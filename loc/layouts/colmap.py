@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from loc.config import SceneConfig
 from loc.errors import ConfigError, DataError
@@ -20,6 +21,7 @@ from loc.layouts.assemble import (
     require_on_disk,
     warn_of_both,
 )
+from loc.layouts.binary import check_binary_model
 from loc.layouts.cameras import check_size
 from loc.layouts.lists import read_entries
 from loc.layouts.names import check_name
@@ -85,6 +87,7 @@ def read_model(folder: Path) -> tuple[dict[str, Pose], dict[str, tuple[str, Came
     from loc.colmap import camera_from_colmap, pose_from_colmap, pycolmap
 
     check_model_files(folder)
+    check_binary_model(folder)
     try:
         model = pycolmap.Reconstruction(folder)
     except (ValueError, RuntimeError, LookupError) as error:
@@ -97,7 +100,9 @@ def read_model(folder: Path) -> tuple[dict[str, Pose], dict[str, tuple[str, Came
         try:
             camera = camera_from_colmap(model.cameras[camera_id])
         except DataError as error:
-            raise DataError(f"camera {camera_id} of the model {folder}: {error.message}") from error
+            raise DataError(
+                f"camera {camera_id} of the model {folder}: {error.message}", error.next_step
+            ) from error
         # COLMAP's files do not say where a focal length comes from; a reference model's is known.
         cameras[camera_id] = (f"model:{camera_id}", replace(camera, has_prior_focal_length=True))
     poses: dict[str, Pose] = {}
@@ -106,15 +111,28 @@ def read_model(folder: Path) -> tuple[dict[str, Pose], dict[str, tuple[str, Came
         image = model.images[image_id]
         if not image.has_pose:
             continue
-        name = check_name(image.name, where=f"model {folder}")
+        name = check_name(_name(image, folder), where=f"model {folder}")
         if name in poses:
             raise DataError(f"the model {folder} has two images called {name!r}", "rename one of them")
         try:
             poses[name] = pose_from_colmap(image.cam_from_world())
         except DataError as error:
-            raise DataError(f"image {name!r} of the model {folder}: {error.message}") from error
+            raise DataError(
+                f"image {name!r} of the model {folder}: {error.message}", "export the model again"
+            ) from error
         of_image[name] = cameras[image.camera_id]
     return poses, of_image
+
+
+def _name(image: Any, folder: Path) -> str:
+    try:
+        name: str = image.name
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the model {folder} has an image whose name is not UTF-8: {error.object!r}",
+            "rename the image and export the model again",
+        ) from error
+    return name
 
 
 def check_model_files(folder: Path) -> None:

@@ -52,7 +52,9 @@ def read_lines(path: Path) -> list[Line]:
         try:
             text = each.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{each} is not a text file in UTF-8 (byte {error.start})") from error
+            raise DataError(
+                f"{each} is not a text file in UTF-8 (byte {error.start})", "save it again as UTF-8"
+            ) from error
         except OSError as error:
             raise DataError(f"cannot read the list {each}: {error.strerror}") from error
         for number, raw in enumerate(text.split("\n"), start=1):

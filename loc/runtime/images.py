@@ -246,10 +246,17 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], names: 
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, identity), names)
         elif os.path.splitext(entry.name)[1].lower() in PHOTO_EXTENSIONS:  # noqa: PTH122  (no Path per file)
             names.append(prefix + entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _read_mask(path: Path) -> Shaped[Array, "h w"]:

@@ -66,10 +66,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically.
+
+    A file name that is not UTF-8 reaches Python as lone surrogates; these are written as ``\\udcfc``,
+    which in JSON means the same.
+    """
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     write_atomically(path, write)
 
@@ -112,7 +116,7 @@ def read_sealed(path: Path, *, cure: str | None = None) -> dict[str, Any]:
 def _seal(data: dict[str, Any]) -> str:
     as_read = json.loads(json.dumps(data, ensure_ascii=False))
     text = json.dumps(as_read, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def _damaged(path: Path, why: str, cure: str | None) -> StoreError:
