@@ -1,7 +1,7 @@
-"""`loc demo`: the main job on a small scene with known truth, in seconds, without network or weights.
+"""`loc demo`: the main job on a rendered town with exact truth, without network or weights.
 
-The photos are made by COLMAP's own synthesizer (textured patches at known 3-D points), then the
-ordinary pipeline runs on them: map from known poses, localize the queries, evaluate, report.
+The photos are rendered (:mod:`loc.town`) into the folders of Aachen Day-Night v1.1, then the ordinary
+pipeline runs on them: map from known poses, localize the queries by day and night, evaluate, report.
 """
 
 from __future__ import annotations
@@ -9,66 +9,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loc.colmap import pose_from_colmap, pycolmap
 from loc.config import RunConfig
-from loc.layouts.lists import write_poses
 from loc.plugins.blocks import load_config
-from loc.stores.files import make_folder, write_text
-from loc.types import Pose
+from loc.runtime.runtime import Runtime
+from loc.town.dataset import make_dataset
 
-_QUERIES = 3
+#: Folder of the rendered data set under the run folder.
+TOWN = "town"
 
 
 def make_demo(
     folder: Path,
     overrides: dict[str, Any] | None = None,
     *,
-    frames: int = 12,
-    points: int = 400,
-    seed: int = 0,
+    size: str = "default",
+    runtime: Runtime | None = None,
 ) -> RunConfig:
-    """Write the scene and return the config that maps and localizes it.
+    """Render the town, unless it is there, and return the config that maps and localizes it.
 
     Args:
-        folder: gets ``images/``, ``model/``, ``queries.txt`` and ``ground_truth.txt``; written anew
-            each time, with the same bytes.
+        folder: the run folder; the data set is put into a folder under it.
         overrides: dotted config keys, e.g. ``{"features": "sift"}``.
-        frames: number of photos; every fourth is a query.
+        size: ``small``, ``default`` or ``large``.
     """
-    images, model = make_folder(folder / "images"), make_folder(folder / "model")
-    truth = _synthesize(frames, points, seed)
-    pycolmap.set_random_seed(seed)
-    pycolmap.synthesize_images(pycolmap.SyntheticImageOptions(), truth, images)
-    by_name = {image.name: image for image in truth.images.values()}
-    queries = sorted(by_name)[1::4][:_QUERIES]
-    poses: dict[str, Pose] = {
-        name: pose_from_colmap(image.cam_from_world()) for name, image in by_name.items()
-    }
-    write_poses(folder / "ground_truth.txt", {name: poses[name] for name in queries})
-    lines = []
-    for name in queries:
-        camera = truth.cameras[by_name[name].camera_id]
-        params = " ".join(repr(float(value)) for value in camera.params)
-        lines.append(f"{name} {camera.model.name} {camera.width} {camera.height} {params}\n")
-    write_text(folder / "queries.txt", "".join(lines))
-    for name in queries:
-        truth.deregister_frame(by_name[name].frame_id)
-    truth.write(model)
+    root = make_dataset(folder / TOWN, size, runtime=runtime)
     scene = {
-        "layout": "colmap",
-        "images": str(images),
-        "model": str(model),
-        "queries": str(folder / "queries.txt"),
-        "ground_truth": str(folder / "ground_truth.txt"),
+        "scene.images": str(root / "images/images_upright"),
+        "scene.model": str(root / "3D-models/aachen_v_1_1"),
+        "scene.queries": str(root / "queries/*_with_intrinsics.txt"),
+        "scene.ground_truth": str(root / "ground_truth.txt"),
     }
-    thresholds = [[0.01, 0.1], [0.05, 0.5], [0.5, 5.0]]  # world units: the cameras span about ten
-    return load_config({"scene": scene, "evaluate": {"thresholds": thresholds}}, overrides)
-
-
-def _synthesize(frames: int, points: int, seed: int) -> pycolmap.Reconstruction:
-    pycolmap.set_random_seed(seed)
-    options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs, options.num_cameras_per_rig = 1, 1
-    options.num_frames_per_rig, options.num_points3D = frames, points
-    options.camera_has_prior_focal_length = True
-    return pycolmap.synthesize_dataset(options)
+    return load_config("colmap_sift", {**scene, **(overrides or {})})

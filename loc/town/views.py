@@ -1,0 +1,288 @@
+"""Who photographed the town, from where, when, and with which camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from loc.town.light import sun_direction
+from loc.town.photo import Exposure
+from loc.town.plan import HALF, relief
+from loc.town.shade import Weather
+from loc.types import Camera, Pose
+
+Array = np.ndarray
+Circles = tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One photo to take. ``weather`` is a key of :data:`WEATHERS`; a query has no place in the model."""
+
+    name: str
+    camera: Camera
+    pose: Pose
+    weather: str
+    exposure: Exposure
+    seed: int
+
+    @property
+    def is_query(self) -> bool:
+        return self.name.startswith("query/")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is rendered.
+
+    Attributes:
+        stations: places from which database photos are taken; views: directions at each.
+        sequence: frames of the two sequences together. day, night: queries.
+        scale: of the photos, where 1 is 640 x 480. ppm: resolution of the paintings, px per metre.
+        directions: of the sky's light.
+    """
+
+    stations: int
+    views: int
+    sequence: int
+    day: int
+    night: int
+    scale: float
+    ppm: float
+    directions: int
+
+
+SIZES = {
+    "small": Size(stations=6, views=3, sequence=4, day=4, night=4, scale=0.75, ppm=40, directions=8),
+    "default": Size(stations=16, views=3, sequence=12, day=12, night=14, scale=1.0, ppm=64, directions=16),
+    "large": Size(stations=112, views=4, sequence=64, day=48, night=48, scale=1.0, ppm=64, directions=16),
+}
+
+_BLUE, _PALE = (0.22, 0.40, 0.76), (0.76, 0.84, 0.94)
+WEATHERS = {
+    "noon": Weather(200, 47, (2.0, 1.82, 1.55), (0.44, 0.54, 0.70), (0.30, 0.27, 0.23), 0.38, _PALE, _BLUE),
+    "morning": Weather(
+        118, 30, (1.95, 1.62, 1.24), (0.38, 0.47, 0.64), (0.27, 0.24, 0.20), 0.3, (0.92, 0.86, 0.80), (0.30, 0.46, 0.78), drift=1
+    ),
+    "overcast": Weather(
+        170, 52, (0.25, 0.25, 0.25), (0.88, 0.93, 1.0), (0.42, 0.41, 0.39), 0.86, (0.88, 0.90, 0.92), (0.66, 0.71, 0.78), drift=2
+    ),
+    "afternoon": Weather(
+        248, 33, (2.0, 1.65, 1.22), (0.36, 0.44, 0.60), (0.29, 0.24, 0.19), 0.45, (0.94, 0.87, 0.76), (0.30, 0.46, 0.78), drift=3
+    ),
+    "evening": Weather(
+        286, 15, (1.75, 1.12, 0.62), (0.34, 0.38, 0.52), (0.26, 0.20, 0.15), 0.42, (1.0, 0.76, 0.52), (0.30, 0.40, 0.66), drift=4
+    ),
+    "night": Weather(
+        300, -30, (0, 0, 0), (0.010, 0.013, 0.022), (0.006, 0.006, 0.008), 0.35, (0.040, 0.036, 0.042), (0.010, 0.013, 0.028),
+        lamps=5.0, windows=0.9, drift=5,
+    ),
+}  # fmt: skip
+#: Seasons of the database photos.
+_DB_WEATHERS = ("noon", "morning", "overcast")
+_DAY_WEATHERS = ("afternoon", "overcast", "evening", "noon")
+
+
+def shots(size: Size, obstacles: Circles) -> list[Shot]:
+    """All photos of a town of this size, sorted by name."""
+    out = [*_database(size, obstacles), *_sequences(size, obstacles)]
+    out += [*_day_queries(size, obstacles), *_night_queries(size, obstacles)]
+    return sorted(out, key=lambda shot: shot.name)
+
+
+def look(at: Float64[Array, "3"], yaw_deg: float, pitch_deg: float, roll_deg: float = 0.0) -> Pose:
+    """Pose of a camera at a place; the yaw is from north to east, the pitch upwards."""
+    forward = sun_direction(yaw_deg, pitch_deg)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(np.radians(roll_deg)), np.sin(np.radians(roll_deg))
+    rotation = np.stack([c * right + s * down, c * down - s * right, forward])
+    return Pose(_quaternion(rotation), -rotation @ at)
+
+
+def _quaternion(rotation: Float64[Array, "3 3"]) -> Float64[Array, "4"]:
+    """xyzw of a rotation matrix: the eigenvector of Bar-Itzhack's matrix (JGCD 2000)."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    matrix = np.array(
+        [
+            [a - e - i, b + d, c + g, h - f],
+            [b + d, e - a - i, f + h, c - g],
+            [c + g, f + h, i - a - e, d - b],
+            [h - f, c - g, d - b, a + e + i],
+        ]
+    )
+    vector: Float64[Array, "4"] = np.linalg.eigh(matrix / 3)[1][:, 3]
+    return vector if vector[3] >= 0 else -vector
+
+
+def _camera(size: Size, focal: float, k: float, *, portrait: bool = False, wh: tuple[int, int] = (640, 480)) -> Camera:
+    width, height = (round(side * size.scale) for side in (wh[::-1] if portrait else wh))
+    # The principal point of a real camera is near the middle, not in it; the lists of Aachen have the middle.
+    return Camera("SIMPLE_RADIAL", width, height, np.array([focal * size.scale, width / 2, height / 2, k]))
+
+
+def _halton(index: int, base: int) -> float:
+    """Element of a sequence that fills [0, 1) evenly (Halton, 1960)."""
+    out, share = 0.0, 1.0
+    while index > 0:
+        share /= base
+        out += share * (index % base)
+        index //= base
+    return out
+
+
+def _free(x: float, y: float, obstacles: Circles, margin: float = 0.6) -> bool:
+    return all(np.hypot(x - ox, y - oy) > radius + margin for ox, oy, radius in obstacles)
+
+
+def _reach(x: float, y: float, yaw_deg: float) -> float:
+    """Distance to the houses around the square in a direction."""
+    dx, dy = np.sin(np.radians(yaw_deg)), np.cos(np.radians(yaw_deg))
+    to_x = (np.sign(dx) * HALF[0] - x) / dx if abs(dx) > 1e-9 else np.inf
+    to_y = (np.sign(dy) * HALF[1] - y) / dy if abs(dy) > 1e-9 else np.inf
+    return float(min(to_x, to_y))
+
+
+def _open(x: float, y: float, yaw_deg: float, obstacles: Circles) -> bool:
+    """Whether nothing large stands right before the camera."""
+    direction = np.array([np.sin(np.radians(yaw_deg)), np.cos(np.radians(yaw_deg))])
+    for ox, oy, radius in obstacles:
+        along = (ox - x) * direction[0] + (oy - y) * direction[1]
+        aside = abs((ox - x) * direction[1] - (oy - y) * direction[0])
+        if 0 < along < 3.2 + radius and aside < radius + 0.35 * along:
+            return False
+    return True
+
+
+def _places(count: int, obstacles: Circles, *, start: int) -> list[tuple[float, float]]:
+    """Free places spread evenly over the square."""
+    out: list[tuple[float, float]] = []
+    index = start
+    while len(out) < count:
+        x = (2 * _halton(index, 2) - 1) * (HALF[0] - 2.2)
+        y = (2 * _halton(index, 3) - 1) * (HALF[1] - 2.2)
+        index += 1
+        if _free(x, y, obstacles):
+            out.append((x, y))
+    return out
+
+
+def _directions(
+    place: tuple[float, float], count: int, obstacles: Circles, rng: np.random.Generator
+) -> list[float]:
+    """Directions that differ, with some distance to what is seen and nothing in the way."""
+    offset = float(rng.uniform(0, 360))
+    wanted = [offset + 360 * k / count for k in range(count)]
+    out = []
+    for yaw in wanted:
+        tries = sorted(
+            (yaw + step for step in np.linspace(-180 / count, 180 / count, 13)), key=lambda each: abs(each - yaw)
+        )
+        good = [t for t in tries if _open(*place, t, obstacles) and _reach(*place, t) > 9]
+        good += [t for t in tries if _open(*place, t, obstacles) and _reach(*place, t) > 6]
+        best = max(tries, key=lambda each: _reach(*place, each))
+        out.append(good[0] if good else best)
+    return out
+
+
+def _pose(place: tuple[float, float], yaw: float, rng: np.random.Generator, *, pitch: float = 8.0) -> Pose:
+    height = float(relief(*place)) + float(rng.uniform(1.5, 1.75))
+    at = np.array([*place, height])
+    far = min(1.0, 12 / max(_reach(*place, yaw), 1.0))
+    return look(at, yaw, pitch * (0.6 + 0.5 * far) + float(rng.uniform(-2, 2)), float(rng.normal(0, 1.2)))
+
+
+def _database(size: Size, obstacles: Circles) -> list[Shot]:
+    rng = np.random.default_rng(100)
+    cameras = [_camera(size, 520, -0.031), _camera(size, 560, 0.018), _camera(size, 498, -0.052)]
+    out = []
+    for station, place in enumerate(_places(size.stations, obstacles, start=20)):
+        for yaw in _directions(place, size.views, obstacles, rng):
+            number = len(out)
+            weather = _DB_WEATHERS[station % len(_DB_WEATHERS)]
+            exposure = Exposure(gain=float(rng.uniform(0.8, 1.0)), shake_px=float(rng.uniform(0, 0.8)))
+            name = f"db/{number + 1}.jpg"
+            pose = _pose(place, yaw, rng)
+            out.append(Shot(name, cameras[station % 3], pose, weather, exposure, 1000 + number))
+    return out
+
+
+def _sequences(size: Size, obstacles: Circles) -> list[Shot]:
+    """Two walks, looking ahead and to the side, as frames of a film."""
+    rng = np.random.default_rng(200)
+    routes = (
+        ("sequences/gopro3_undistorted", "GOPR{:04d}.jpg", _camera(size, 430, 0.0), (-15.5, -13.0), (10.5, -13.6), 40.0),
+        ("sequences/nexus4_sequences/sequence_1", "aachen_{:06d}.jpg", _camera(size, 588, -0.035), (17.3, -8.0), (17.0, 13.0), -75.0),
+    )  # fmt: skip
+    out = []
+    for which, (folder, pattern, camera, start, stop, yaw) in enumerate(routes):
+        frames = size.sequence // 2
+        for k in range(frames):
+            share = k / max(frames - 1, 1)
+            place = (start[0] + share * (stop[0] - start[0]), start[1] + share * (stop[1] - start[1]))
+            if not _free(*place, obstacles, margin=0.25):
+                place = (place[0] - 1.1 * which, place[1] + 1.1 * (1 - which))
+            turn = yaw + 55 * (0.5 - share) * (1 if which else -1) + float(rng.uniform(-4, 4))
+            exposure = Exposure(gain=0.9, shake_px=float(rng.uniform(0.3, 1.5)))
+            name = f"{folder}/{pattern.format(20 * k + 1)}"
+            out.append(Shot(name, camera, _pose(place, turn, rng), "noon", exposure, 2000 + 500 * which + k))
+    return out
+
+
+def _query_poses(
+    count: int, obstacles: Circles, *, start: int, rng: np.random.Generator
+) -> list[Pose]:
+    out = []
+    for place in _places(count, obstacles, start=start):
+        (yaw,) = _directions(place, 1, obstacles, rng)
+        out.append(_pose(place, yaw, rng))
+    return out
+
+
+def _day_queries(size: Size, obstacles: Circles) -> list[Shot]:
+    rng = np.random.default_rng(300)
+    kinds = (
+        ("query/day/milestone", "2011-12-17_14-28-{:02d}_257.jpg", 611.0, 0.0476, False),
+        ("query/day/nexus4", "IMG_20140520_18{:04d}.jpg", 588.0, -0.0353, False),
+        ("query/day/milestone", "2011-12-17_15-10-{:02d}_241.jpg", 607.0, -0.0018, True),
+        ("query/day/nexus5x", "IMG_20161227_14{:04d}.jpg", 525.0, -0.022, False),
+    )
+    out = []
+    for k, pose in enumerate(_query_poses(size.day, obstacles, start=301, rng=rng)):
+        folder, pattern, focal, radial, portrait = kinds[k % len(kinds)]
+        camera = _camera(size, focal, radial, portrait=portrait)
+        exposure = Exposure(
+            gain=float(rng.uniform(0.65, 1.2)),
+            white=(float(rng.uniform(0.94, 1.06)), 1.0, float(rng.uniform(0.92, 1.08))),
+            noise=0.008,
+            shake_px=float(rng.uniform(0, 1.6)),
+            shake_deg=float(rng.uniform(0, 180)),
+        )
+        weather = _DAY_WEATHERS[(k // 2) % len(_DAY_WEATHERS)]
+        out.append(Shot(f"{folder}/{pattern.format(k)}", camera, pose, weather, exposure, 3000 + k))
+    return out
+
+
+def _night_queries(size: Size, obstacles: Circles) -> list[Shot]:
+    """From a steady hand near the lamps to a dark blur."""
+    rng = np.random.default_rng(400)
+    camera = _camera(size, 525, -0.022)
+    out = []
+    for k, pose in enumerate(_query_poses(size.night, obstacles, start=501, rng=rng)):
+        folder, day = ("nexus5x", 27) if k % 2 == 0 else ("nexus5x_additional_night", 28)
+        hard = k % 5 / 4
+        exposure = Exposure(
+            gain=2.6 - 1.6 * hard,
+            white=(1.12, 1.0, 0.78),
+            noise=0.02 + 0.07 * hard,
+            shot=0.002 + 0.01 * hard,
+            shake_px=1.0 + 6.0 * hard,
+            shake_deg=float(rng.uniform(0, 180)),
+            blur_px=0.4 + 1.2 * hard,
+        )
+        name = f"query/night/{folder}/IMG_201612{day}_18{k:04d}.jpg"
+        out.append(Shot(name, camera, pose, "night", exposure, 4000 + k))
+    return out
