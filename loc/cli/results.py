@@ -90,6 +90,7 @@ def query_json(result: QueryResult) -> dict[str, Any]:
         "camera": None if result.camera is None else result.camera.to_json(),
         "matches": result.num_matches,
         "inliers": result.num_inliers,
+        "second_cluster_ratio": result.second_cluster_ratio,
         "references": list(result.references[:10]),
     }
 

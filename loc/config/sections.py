@@ -71,6 +71,12 @@ class LocalizeConfig(Section):
     max_position_std: float = Field(
         0.02, gt=0, description="ok: that of the position, relative to the distance of the inliers"
     )
+    covisibility_clustering: bool = Field(
+        True, description="a pose per cluster of references that see common points; the best is taken"
+    )
+    max_second_ratio_ok: float = Field(
+        0.5, ge=0, le=1, description="ok: inliers of a cluster at another place, relative to the best"
+    )
     focal: Literal["auto", "fixed", "estimate"] = Field(
         "auto", description="auto: given intrinsics are fixed, EXIF's refined, a guess estimated"
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from loc.config import LocalizeConfig
+from loc.sfm.clusters import covisibility_clusters
 from loc.sfm.gather import Gathered, gather
 from loc.sfm.index import PointIndex
 from loc.sfm.pnp import FocalMode, PnPResult, estimate_pose
@@ -21,6 +23,8 @@ MAX_MEDIAN_RESIDUAL = 0.5
 #: Inliers on a line leave a rotation about it open: their spread across the main direction must be
 #: this many times the RANSAC tolerance.
 MIN_SPREAD = 2.0
+#: Poses of two clusters within this share of the distance of the inliers, and this angle, are one.
+SAME_PLACE, SAME_PLACE_DEG = 0.05, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,32 @@ class MatchedQuery:
     intrinsics: Intrinsics = "given"
 
 
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A pose from the references of one cluster."""
+
+    found: Gathered
+    xy: Array
+    xyz: Array
+    answer: PnPResult | None
+
+    @property
+    def support(self) -> int:
+        """Independent inliers: distinct keypoints, and no more than distinct points."""
+        if self.answer is None:
+            return 0
+        inliers = self.answer.inliers
+        return min(len(np.unique(self.found.keypoints[inliers])), len(np.unique(self.found.points[inliers])))
+
+    @property
+    def distance(self) -> float:
+        """Median distance of the inliers from the camera, world units; infinite without a pose."""
+        if self.answer is None:
+            return float("inf")
+        center = self.answer.pose.center_in_world
+        return float(np.median(np.linalg.norm(self.xyz[self.answer.inliers] - center, axis=1)))
+
+
 def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> QueryResult:
     """Pose and status of one query. A query that cannot be localized is a result, not an error.
 
@@ -58,27 +88,25 @@ def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> Qu
         return QueryResult(
             query.name, "no_matches", _no_matches(index, query), seconds=_timed(query, "gather", started)
         )
-    xy = query.keypoints[found.keypoints].astype(np.float64)
-    answer = estimate_pose(
-        xy,
-        index.xyz[found.points],
-        query.camera,
-        max_error_px=config.max_error_px,
-        focal=focal_mode(query.camera, query.intrinsics, config),
-    )
+    attempts = _attempts(index, query, found, config)
     seconds = _timed(query, "pnp", started)
-    support = _support(found, answer)
-    if answer is None or support < config.min_inliers:
+    best, second = attempts[0], attempts[1] if len(attempts) > 1 else None
+    common: dict[str, Any] = {
+        "num_matches": len(best.found),
+        "references": best.found.references,
+        "seconds": seconds,
+    }
+    if best.answer is None or best.support < config.min_inliers:
         return QueryResult(
             query.name,
             "pnp_failed",
-            f"{support} independent inliers of {len(found)} 2D-3D matches, {config.min_inliers} are needed",
-            num_matches=len(found),
-            num_inliers=support,
-            references=found.references,
-            seconds=seconds,
+            f"{best.support} independent inliers of {len(best.found)} 2D-3D matches, "
+            f"{config.min_inliers} are needed",
+            num_inliers=best.support,
+            **common,
         )
-    status, reason = verdict(answer, found, xy, index.xyz[found.points], config)
+    status, reason = verdict(best, config, second)
+    answer = best.answer
     return QueryResult(
         query.name,
         status,
@@ -86,18 +114,52 @@ def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> Qu
         pose=answer.pose,
         camera=answer.camera,
         covariance=answer.covariance,
-        num_matches=len(found),
         num_inliers=answer.num_inliers,
-        references=found.references,
-        inlier_xy=query.keypoints[found.keypoints[answer.inliers]],
-        inlier_points3d=index.point_ids[found.points[answer.inliers]].astype(np.int64),
-        seconds=seconds,
+        second_cluster_ratio=0.0 if second is None else second.support / best.support,
+        inlier_xy=query.keypoints[best.found.keypoints[answer.inliers]],
+        inlier_points3d=index.point_ids[best.found.points[answer.inliers]].astype(np.int64),
+        **common,
     )
 
 
-def verdict(
-    answer: PnPResult, found: Gathered, xy: Array, xyz: Array, config: LocalizeConfig
-) -> tuple[Status, str]:
+def _attempts(
+    index: PointIndex, query: MatchedQuery, found: Gathered, config: LocalizeConfig
+) -> list[_Attempt]:
+    """A pose per cluster of references, the one with most independent inliers first.
+
+    Clusters with fewer matches than a pose needs inliers are left out. Where no cluster has enough
+    inliers, all matches together are tried: a place may fall into components that share no point.
+    """
+    clusters = [found.references]
+    if config.covisibility_clustering:
+        clusters = covisibility_clusters(index, found.references)
+    if len(clusters) == 1:
+        return [_attempt(index, query, found, config)]
+    attempts = []
+    for cluster in clusters:
+        members = frozenset(cluster)
+        of_cluster = gather(index, [each for each in query.matched if each[0] in members])
+        if len(of_cluster) >= config.min_inliers:
+            attempts.append(_attempt(index, query, of_cluster, config))
+    attempts.sort(key=lambda attempt: -attempt.support)  # stable: equal ones in rank order
+    if not attempts or attempts[0].support < config.min_inliers:
+        return [_attempt(index, query, found, config)]
+    return attempts
+
+
+def _attempt(index: PointIndex, query: MatchedQuery, found: Gathered, config: LocalizeConfig) -> _Attempt:
+    xy, xyz = query.keypoints[found.keypoints].astype(np.float64), index.xyz[found.points]
+    answer = estimate_pose(
+        xy,
+        xyz,
+        query.camera,
+        max_error_px=config.max_error_px,
+        focal=focal_mode(query.camera, query.intrinsics, config),
+    )
+    return _Attempt(found, xy, xyz, answer)
+
+
+def verdict(best: _Attempt, config: LocalizeConfig, second: _Attempt | None = None) -> tuple[Status, str]:
     """``ok`` or ``doubtful``, with the first reason for doubt.
 
     ``ok`` needs the counts of the config, in distinct keypoints *and* distinct points (a keypoint
@@ -105,11 +167,14 @@ def verdict(
     residuals well inside the tolerance, inliers that spread over more than a line, and a small formal
     uncertainty for the noise that the inliers show. On the real sets all right queries have at most
     0.09° and 0.8 % of the distance, also where the focal length is estimated; photos that see only a
-    far corner of the map have 0.3° and more.
+    far corner of the map have 0.3° and more. Nor may the cluster of references with the second-most
+    inliers put the camera at another place with more than ``max_second_ratio_ok`` as many.
     """
-    support = _support(found, answer)
+    answer, found, support = best.answer, best.found, best.support
+    if answer is None:
+        return "doubtful", "there is no pose"
     ratio = support / max(1, min(len(np.unique(found.keypoints)), len(np.unique(found.points))))
-    inlier_xy = xy[answer.inliers]
+    inlier_xy = best.xy[answer.inliers]
     median_px = float(np.median(answer.residuals_px[answer.inliers]))
     spread_px = float(np.sqrt(max(0.0, np.linalg.eigvalsh(np.cov(inlier_xy.T))[0])))
     if support < config.min_inliers_ok:
@@ -123,13 +188,29 @@ def verdict(
     if answer.covariance is None:
         return "doubtful", "the pose is not determined by its inliers (singular covariance)"
     rotation_deg, position = answer.std
-    distance = float(np.median(np.linalg.norm(xyz[answer.inliers] - answer.pose.center_in_world, axis=1)))
+    distance = best.distance
     if rotation_deg > config.max_rotation_std_deg or position > config.max_position_std * distance:
         return "doubtful", (
             f"weak geometry: standard deviation {rotation_deg:.2f}° and "
             f"{100 * position / distance:.1f} % of the distance"
         )
+    if second is not None and second.support > config.max_second_ratio_ok * support and _apart(best, second):
+        return "doubtful", (
+            f"{second.support} inliers at another place, near {second.found.references[0]}, "
+            f"against {support} here"
+        )
     return "ok", f"{support} inliers, ratio {ratio:.2f}, median residual {median_px:.1f} px"
+
+
+def _apart(best: _Attempt, second: _Attempt) -> bool:
+    """Whether two poses are of two places: further apart than their accuracy explains."""
+    if best.answer is None or second.answer is None:
+        return False
+    one, other = best.answer.pose, second.answer.pose
+    moved = float(np.linalg.norm(one.center_in_world - other.center_in_world))
+    cosine = (np.trace(one.rotation.T @ other.rotation) - 1) / 2
+    turned_deg = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return moved > SAME_PLACE * best.distance or turned_deg > SAME_PLACE_DEG
 
 
 def focal_mode(camera: Camera, intrinsics: Intrinsics, config: LocalizeConfig) -> FocalMode:
@@ -142,14 +223,6 @@ def focal_mode(camera: Camera, intrinsics: Intrinsics, config: LocalizeConfig) -
     if not camera.has_prior_focal_length:
         return "estimate"
     return "refine" if intrinsics == "exif" else "fixed"
-
-
-def _support(found: Gathered, answer: PnPResult | None) -> int:
-    """Independent inliers: distinct keypoints, and no more than distinct points."""
-    if answer is None:
-        return 0
-    inliers = answer.inliers
-    return min(len(np.unique(found.keypoints[inliers])), len(np.unique(found.points[inliers])))
 
 
 def _no_matches(index: PointIndex, query: MatchedQuery) -> str:

@@ -33,7 +33,7 @@ from loc.types import Camera, ImageRecord, Intrinsics, LocalFeatures, Matches, Q
 __all__ = ["Localizer", "Poses", "localize"]
 
 #: Raised when this stage changes the numbers.
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 def localize(

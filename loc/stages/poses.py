@@ -78,6 +78,7 @@ def result_to_json(result: QueryResult) -> dict[str, Any]:
         "num_inliers": result.num_inliers,
         "inlier_ratio": round(result.inlier_ratio, 6),
         "references": list(result.references),
+        "second_cluster_ratio": round(result.second_cluster_ratio, 6),
         "inlier_xy": None if result.inlier_xy is None else result.inlier_xy.tolist(),
         "inlier_points3d": None if result.inlier_points3d is None else result.inlier_points3d.tolist(),
         "seconds": dict(result.seconds),
@@ -96,6 +97,7 @@ def result_from_json(row: dict[str, Any]) -> QueryResult:
         num_matches=row["num_matches"],
         num_inliers=row["num_inliers"],
         references=tuple(row["references"]),
+        second_cluster_ratio=row.get("second_cluster_ratio", 0.0),  # older files have none
         inlier_xy=_array(row["inlier_xy"], np.float32, (-1, 2)),
         inlier_points3d=_array(row["inlier_points3d"], np.int64, (-1,)),
         seconds=row["seconds"],

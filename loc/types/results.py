@@ -26,7 +26,9 @@ class QueryResult:
             translation; or None.
         num_matches: 2D-3D matches after duplicates were merged.
         num_inliers: of these, consistent with the pose.
-        references: database images that gave 2D-3D matches, best first.
+        references: database images that gave 2D-3D matches, best first; of the best cluster.
+        second_cluster_ratio: inliers of the second-best cluster of references that see common points,
+            relative to the best; 0 where there is one cluster.
         inlier_xy: ``(i, 2)`` float32 px, corner origin, query keypoints of the inliers.
         inlier_points3d: ``(i,)`` int64 ids of their 3-D points in the map.
         seconds: wall time per step.
@@ -41,6 +43,7 @@ class QueryResult:
     num_matches: int = 0
     num_inliers: int = 0
     references: tuple[str, ...] = ()
+    second_cluster_ratio: float = 0.0
     inlier_xy: Float[Array, "i 2"] | None = None
     inlier_points3d: Shaped[Array, " i"] | None = None
     seconds: dict[str, float] = field(default_factory=dict)

@@ -9,7 +9,7 @@ import pytest
 
 from loc.colmap import camera_to_colmap
 from loc.errors import DataError
-from loc.sfm.pnp import PnPResult, _residuals, estimate_pose
+from loc.sfm.pnp import PnPResult, estimate_pose, reprojection_errors_px
 from loc.types import Camera, Pose
 
 CAMERA = Camera("SIMPLE_RADIAL", 1000, 800, np.array([900.0, 500.0, 400.0, -0.08]))
@@ -143,8 +143,8 @@ def test_the_same_from_any_thread() -> None:
 def test_reprojection_error_is_infinite_behind_the_camera() -> None:
     xy, xyz = scene(5, noise_px=0)
     behind = 2 * TRUTH.center_in_world - xyz
-    assert np.isinf(_residuals(TRUTH, camera_to_colmap(CAMERA), xy, behind)).all()
-    assert _residuals(TRUTH, camera_to_colmap(CAMERA), xy + np.array([3, 4]), xyz) == pytest.approx(5.0)
+    assert np.isinf(reprojection_errors_px(TRUTH, CAMERA, xy, behind)).all()
+    assert reprojection_errors_px(TRUTH, CAMERA, xy + np.array([3, 4]), xyz) == pytest.approx(5.0)
 
 
 def test_a_focal_length_that_is_nearly_right_is_refined() -> None:
