@@ -32,6 +32,7 @@ MAX_ITEMS = 64
 MAX_SECONDS = 30.0
 MAX_BYTES = 128 << 20
 _OPEN_FILES = 32
+_CHUNK_BYTES = 1 << 20
 #: What reading a part that is damaged, or was made by something else, may raise.
 _DAMAGE = (
     *(KeyError, IndexError, OSError, ValueError, TypeError, AttributeError, RuntimeError),
@@ -84,9 +85,9 @@ class PartStore(ABC, Generic[K, T]):
     def refresh(self) -> None:
         """Read the index of parts that appeared since the last time."""
         parts = sorted((self.folder / "parts").glob("[!.]*.h5"))
-        removed = self._removed()
+        removed, known = self._removed(), set(self._parts)
         for path in parts:
-            if path in self._parts:
+            if path in known:
                 continue
             self._parts.append(path)
             number = len(self._parts) - 1
@@ -259,10 +260,20 @@ class PartWriter(Generic[K, T]):
 
 def create_dataset(group: h5py.Group, name: str, data: np.ndarray) -> None:
     """A data set with a checksum, so that a flipped bit is an error and not a number."""
-    if data.size:
-        group.create_dataset(name, data=data, chunks=data.shape, fletcher32=True)
-    else:
+    if not data.size:
         group.create_dataset(name, data=data)
+        return
+    # By h5py's low-level calls: a tenth of the time of writing an image's features lies between
+    # `create_dataset` and these. Chunks that fit the cache are summed twice as fast as large ones.
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    rows = max(1, _CHUNK_BYTES * len(data) // data.nbytes)
+    layout.set_chunk((min(rows, len(data)), *data.shape[1:]))
+    layout.set_fletcher32()
+    layout.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(data.shape)
+    dtype = h5py.h5t.py_create(data.dtype, logical=True)
+    dataset = h5py.h5d.create(group.id, name.encode(), dtype, space, dcpl=layout)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(data))
 
 
 def write_rows(file: h5py.File, rows: list[Any]) -> None:
