@@ -63,7 +63,7 @@ class StoreError(DataError):
 
 
 class ResourceError(LocError):
-    """Not enough memory or disk for what was asked."""
+    """Not enough memory or disk for what was asked, or a library of the system that it needs is missing."""
 
 
 class MapError(LocError):

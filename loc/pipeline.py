@@ -82,7 +82,7 @@ def run(
         matches = line.match(features, pairs)
         poses = line.localize(bundle, features, pairs, matches)
         made = replace(made, features=features, query_matches=matches, poses=poses)
-        return made if until == "poses" else replace(made, report=line.report(bundle, poses))
+        return made if until == "poses" else replace(made, report=line.report(bundle, poses, pairs))
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,10 @@ class _Line:
         self.record.localized(poses.folder)
         return poses
 
-    def report(self, bundle: MapBundle, poses: Poses) -> Report:
+    def report(self, bundle: MapBundle, poses: Poses, pairs: PairList) -> Report:
         with self.record.timed("report"):
-            report = evaluate(self.scene, bundle, poses, config=self.config.evaluate, **self.where)
+            report = evaluate(
+                self.scene, bundle, poses, config=self.config.evaluate, pairs=pairs, **self.where
+            )
         self.record.reported(report.folder)
         return report

@@ -11,27 +11,30 @@ from typing import Any
 from loc.config import EvaluateConfig
 from loc.errors import DataError
 from loc.layouts.colmap import read_model
-from loc.layouts.lists import read_poses
+from loc.layouts.lists import read_poses, write_poses
 from loc.layouts.names import group_of
 from loc.metrics.poses import pose_error, summarize
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle
+from loc.stages.artefacts import PairList
 from loc.stages.poses import Poses
 from loc.stores.files import make_folder, read_json, write_json, write_text
 from loc.stores.fingerprint import fingerprint
-from loc.stores.products import make_product
+from loc.stores.products import check_product, make_product
 from loc.types import Pose, Scene
-from loc.viz.report import PoseErrors, render_evaluation, render_report
+from loc.viz.report import Known, PoseErrors, render_evaluation, render_report
 
 #: Raised when metrics or page change.
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "index.html"
+#: True poses of the queries, in the format of poses.txt; only where there are any.
+TRUTH_FILE = "ground_truth.txt"
 
 
 @dataclass(frozen=True)
 class Report:
-    """Product of this stage: ``metrics.json`` and ``index.html`` in ``folder``."""
+    """Product of this stage: ``metrics.json``, ``index.html`` and ``ground_truth.txt`` in ``folder``."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -45,10 +48,14 @@ def evaluate(
     config: EvaluateConfig,
     workdir: Path,
     runtime: Runtime,
+    pairs: PairList | None = None,
 ) -> Report:
     """Measure the poses where the scene has ground truth, and write the page.
 
     Every query of the ground truth is in the denominator, localized or not, readable or not.
+
+    Args:
+        pairs: of the queries; the page then shows what was retrieved for a query that failed.
     """
     truth = _query_truth(scene)
     fields = {
@@ -57,6 +64,7 @@ def evaluate(
         "evaluate": config.model_dump(mode="json"),
         "map": bundle.folder.name,
         "poses": poses.folder.name,
+        "pairs": None if pairs is None else pairs.folder.name,
         "truth": fingerprint({name: pose.to_json() for name, pose in truth.items()}),
     }
 
@@ -66,15 +74,17 @@ def evaluate(
             scene,
             bundle,
             poses.results,
-            metrics=metrics,
-            errors=errors,
+            Known(metrics, errors, truth, {} if pairs is None else pairs.ranked),
             title=workdir.resolve().name,
             workers=runtime.num_workers,
         )
         write_json(folder / METRICS_FILE, metrics)
         write_text(folder / PAGE_FILE, page)
+        if truth:
+            write_poses(folder / TRUTH_FILE, truth)
 
     folder = make_product(workdir / "report" / fingerprint(fields), fields, build)
+    check_product(folder)
     return Report(folder, read_json(folder / METRICS_FILE))
 
 

@@ -1,10 +1,17 @@
-"""The report of a run: one self-contained HTML page (no script, no external file), for any browser."""
+"""The report of a run: one self-contained HTML page for any browser, with or without scripts.
+
+The page loads nothing: its content security policy forbids it, and allows no script but the one that
+is written into it (sorting and filtering of the queries; without it the page is complete).
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +20,19 @@ import numpy as np
 from loc import __version__
 from loc.sfm.bundle import MapBundle
 from loc.sfm.funnel import STEPS, ImageFunnel, read_funnel
-from loc.stores.features import FeatureStore
-from loc.types import Array, QueryResult, Scene
-from loc.viz.figures import PhotoWithPoints, PlanDot, pair_thumbnail, plan
+from loc.sfm.model import read_colors
+from loc.types import Pose, QueryResult, Scene
+from loc.viz.curves import Plot, inlier_plot, recall_plot
+from loc.viz.overhead import Plan, PlanQuery, draw_plan
+from loc.viz.palette import group_keys
+from loc.viz.queryrows import STATUS_ORDER, STATUS_TEXT, PoseErrors, QueryRow, query_rows, with_pictures
 
-#: Queries with pictures (15 to 60 kB each); the others have their row without.
-MAX_THUMBNAILS = 150
+__all__ = ["PoseErrors", "render_evaluation", "render_report"]
+
+TEMPLATES = Path(__file__).parent / "templates"
 #: Images listed in the funnel's table; those that fell come first. All are in funnel.json.
 MAX_FUNNEL_ROWS = 400
-_STATUS_ORDER = ("unreadable", "no_pairs", "no_matches", "pnp_failed", "doubtful", "ok")
-STATUS_TEXT = {
-    "unreadable": "the photo could not be read",
-    "no_pairs": "no database image to match it with",
-    "no_matches": "no match leads to a 3-D point",
-    "pnp_failed": "too few matches agree on a pose",
-    "doubtful": "there is a pose, but it may be wrong",
-    "ok": "there is a pose, and its inliers bear it out",
-}
+_ALL = "all"
 _STAT_NAMES = {
     "registered": "images registered",
     "points": "3-D points",
@@ -42,82 +45,95 @@ _STAT_NAMES = {
 
 
 @dataclass(frozen=True)
-class QueryRow:
-    """A query as the page shows it; errors are None where there is no ground truth or no pose.
+class GroupSummary:
+    """One card of the summary: statuses of a group's queries, and its row of the metrics, if any."""
 
-    Attributes:
-        wrong: the pose is off by more than the coarsest threshold.
-        picture: data URI.
-        reference: the database image in the picture, which sees ``shared`` of the inlier points.
-    """
-
-    result: QueryResult
-    group: str
-    error: float | None = None
-    error_deg: float | None = None
-    wrong: bool = False
-    picture: str | None = None
-    reference: str | None = None
-    shared: int = 0
+    name: str
+    queries: int
+    statuses: tuple[tuple[str, int], ...]
+    measured: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
-class PoseErrors:
-    """Errors of one query with ground truth: world units and degrees."""
+class Survivors:
+    """What came through a step of the funnel."""
 
-    error: float
-    error_deg: float
+    label: str
+    count: int
+    total: int
+    lost: str = ""
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.count / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the queries besides their results.
+
+    Attributes:
+        metrics: with ``groups`` as :func:`loc.metrics.poses.summarize` gives them, or without.
+        errors: query name → errors, where there are a pose and a ground truth.
+        truth: query name → true pose, where there is one.
+        ranked: query name → database images it was matched with, most similar first.
+    """
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, PoseErrors] = field(default_factory=dict)
+    truth: Mapping[str, Pose] = field(default_factory=dict)
+    ranked: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def render_report(
     scene: Scene,
     bundle: MapBundle,
     results: Sequence[QueryResult],
+    known: Known,
     *,
-    metrics: Mapping[str, Any],
-    errors: Mapping[str, PoseErrors],
     title: str,
     workers: int = 1,
 ) -> str:
     """The page as text. Every string from outside is escaped by the template engine.
 
     Args:
-        metrics: with ``groups`` as :func:`loc.metrics.poses.summarize` gives them, or without.
-        errors: query name → errors, where there are a pose and a ground truth.
-        workers: threads that draw thumbnails.
+        workers: threads that draw pictures.
     """
-    rows = _query_rows(scene, bundle, results, metrics, errors, workers)
-    funnel, pairs = _funnel(bundle)
-    dots, height = plan(
-        bundle.poses,
-        [(each.name, each.status, each.pose) for each in results if each.pose is not None],
-        bundle.index.xyz,
-    )
-    page: str = _template("report.html.j2").render(
+    # Where a query is matched with every image of the map, their order says nothing.
+    ranked = {name: images for name, images in known.ranked.items() if len(images) < len(bundle.poses)}
+    rows = query_rows(scene, results, metrics=known.metrics, errors=known.errors, ranked=ranked)
+    rows = with_pictures(rows, scene, bundle, workers=workers)
+    funnel, pairs = read_funnel(bundle.folder / "funnel.json")
+    groups = _groups(rows, known.metrics)
+    ordered = sorted(funnel, key=lambda row: (STEPS.index(row.step), row.name))
+    return _render(
+        "report.html.j2",
         title=title,
-        version=__version__,
+        methods=_methods(bundle.blocks),
+        config=json.dumps(bundle.blocks, indent=2, ensure_ascii=False),
         stats=_stats(bundle.stats),
-        groups=metrics.get("groups") or {},
-        statuses=[
-            (status, sum(row.result.status == status for row in rows), STATUS_TEXT[status])
-            for status in reversed(_STATUS_ORDER)
-        ],
+        groups=groups,
+        keys=group_keys([group.name for group in groups]),
         rows=rows,
+        photos=_photos(rows),
         wrong_ok=sum(row.wrong and row.result.status == "ok" for row in rows),
-        steps=[(step, sum(row.step == step for row in funnel)) for step in STEPS],
-        funnel=_fallen_first(funnel)[:MAX_FUNNEL_ROWS],
+        plots=_plots(rows, [group.name for group in groups], known.metrics, bundle.localize),
+        status_text=STATUS_TEXT,
+        statuses=[
+            status for status in reversed(STATUS_ORDER) if any(r.result.status == status for r in rows)
+        ],
+        funnels=_funnels(funnel, pairs, rows),
+        funnel=ordered[:MAX_FUNNEL_ROWS],
+        fallen=sum(row.step != "registered" for row in funnel),
         funnel_total=len(funnel),
-        pairs=pairs,
         skipped=sorted((name, why) for name, why in scene.skipped.items()),
-        dots=dots,
-        plan_height=height,
-        layers=_layers(dots),
+        plan=_plan(rows, bundle, known.truth),
+        anchors={row.result.name: f"q{number}" for number, row in enumerate(rows, start=1)},
     )
-    return page
 
 
 def render_evaluation(summary: Mapping[str, Any], *, title: str) -> str:
-    """The page of ``loc eval``: recall per group, and a row per query.
+    """The page of ``loc eval``: recall per group, its curves, and a row per query.
 
     Args:
         summary: what :func:`loc.stages.evaluate.evaluate_files` returns.
@@ -126,131 +142,170 @@ def render_evaluation(summary: Mapping[str, Any], *, title: str) -> str:
         summary["per_query"],
         key=lambda row: (row["localized"], -(row["error"] or 0.0), row["name"]),
     )
-    page: str = _template("eval.html.j2").render(
-        title=title, version=__version__, summary=summary, rows=worst_first
+    errors = [
+        (row["group"], None if not row["localized"] else PoseErrors(row["error"], row["error_deg"]))
+        for row in summary["per_query"]
+    ]
+    return _render(
+        "eval.html.j2",
+        title=title,
+        summary=summary,
+        rows=worst_first,
+        keys=group_keys(summary["groups"]),
+        plots=_recall_plots(errors, list(summary["groups"]), summary),
     )
-    return page
 
 
-def _template(name: str) -> Any:
+def _render(name: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
-    return environment.get_template(name)
+    environment.filters |= {"number": _number, "percent": _percent}
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page: str = environment.get_template(name).render(
+        **values, version=__version__, script=Markup(script), script_hash=f"sha256-{allowed}"
+    )
+    return page
 
 
-def _query_rows(
-    scene: Scene,
-    bundle: MapBundle,
-    results: Sequence[QueryResult],
-    metrics: Mapping[str, Any],
-    errors: Mapping[str, PoseErrors],
-    workers: int,
-) -> list[QueryRow]:
-    """Wrong poses called ok first, then failures, then doubtful ones, then the rest by name."""
-    groups = {image.name: image.group for image in scene.queries}
-    limit = _coarsest(metrics)
-    rows = []
-    for result in results:
-        found = errors.get(result.name)
-        wrong = found is not None and limit is not None and not _within(found, limit)
-        rows.append(
-            QueryRow(
-                result,
-                groups.get(result.name, "all"),
-                None if found is None else found.error,
-                None if found is None else found.error_deg,
-                wrong,
-            )
+def _groups(rows: Sequence[QueryRow], metrics: Mapping[str, Any]) -> list[GroupSummary]:
+    """All queries, then each group, if there is more than one."""
+    measured = metrics.get("groups") or {}
+    names = sorted({row.group for row in rows} | set(measured), key=lambda name: (name != _ALL, name))
+    if not rows:
+        return []
+    named = [name for name in names if name != _ALL]
+    if len(named) == 1 and all(row.group == named[0] for row in rows):
+        named = []
+    out = []
+    for name in [_ALL, *named]:
+        members = [row for row in rows if name in (_ALL, row.group)]
+        counts: Counter[str] = Counter(row.result.status for row in members)
+        statuses = tuple((each, counts[each]) for each in reversed(STATUS_ORDER) if counts[each])
+        out.append(GroupSummary(name, len(members), statuses, measured.get(name)))
+    return out
+
+
+def _plots(
+    rows: Sequence[QueryRow], groups: Sequence[str], metrics: Mapping[str, Any], localize: Mapping[str, Any]
+) -> list[Plot]:
+    """Recall against both errors where there is a ground truth, else the inliers; none without queries."""
+    if not rows:
+        return []
+    if metrics.get("groups"):
+        return _recall_plots([(row.group, row.errors) for row in rows], groups, metrics)
+    inliers: dict[str, list[int]] = {name: [] for name in groups}
+    for row in rows:
+        for name in {_ALL, row.group} & set(inliers):
+            inliers[name].append(row.result.num_inliers if row.result.pose else 0)
+    return [inlier_plot(inliers, enough=int(localize.get("min_inliers_ok", 30)))]
+
+
+def _recall_plots(
+    errors: Sequence[tuple[str, PoseErrors | None]], groups: Sequence[str], metrics: Mapping[str, Any]
+) -> list[Plot]:
+    """Recall against the position error and against the rotation error, a curve per group."""
+    totals = {name: metrics["groups"][name]["queries"] for name in groups if name in metrics["groups"]}
+    found: dict[str, list[PoseErrors]] = {name: [] for name in totals}
+    for group, each in errors:
+        for name in {_ALL, group} & set(found):
+            if each is not None:
+                found[name].append(each)
+    thresholds = metrics["thresholds"]
+    return [
+        recall_plot(
+            {name: [each.error for each in values] for name, values in found.items()},
+            totals,
+            title="Position",
+            x_label="position error, world units",
+            thresholds=[each[0] for each in thresholds],
+        ),
+        recall_plot(
+            {name: [each.error_deg for each in values] for name, values in found.items()},
+            totals,
+            title="Rotation",
+            x_label="rotation error, degrees",
+            thresholds=[each[1] for each in thresholds],
+        ),
+    ]
+
+
+def _funnels(
+    funnel: Sequence[ImageFunnel], pairs: Mapping[str, Any], rows: Sequence[QueryRow]
+) -> list[tuple[str, list[Survivors]]]:
+    """How much came through every step: database images and their pairs, and queries."""
+    images = _survivors(
+        Counter(row.step for row in funnel),
+        ("unreadable", "keypoints", "matches", "verification", "registration"),
+        ("database images", "can be read", "have keypoints", "have matches", "verified", "in the map"),
+    )
+    counts = [int(count) for count in pairs.values()]
+    listed = [Survivors(f"pairs {name}", int(count), counts[0]) for name, count in pairs.items()]
+    out = [("Database images", images), ("Pairs of database images", listed)]
+    if rows:
+        queries = _survivors(
+            Counter(row.result.status for row in rows),
+            STATUS_ORDER[:-1],
+            ("queries", "can be read", "have pairs", "see points of the map", "have a pose", "are ok"),
         )
-    rows.sort(
-        key=lambda row: (
-            not (row.wrong and row.result.status == "ok"),
-            _STATUS_ORDER.index(row.result.status),
-            not row.wrong,
+        out.append(("Queries", queries))
+    return out
+
+
+def _survivors(fallen: Mapping[str, int], steps: Sequence[str], labels: Sequence[str]) -> list[Survivors]:
+    total = left = sum(fallen.values())
+    out = [Survivors(labels[0], total, total)]
+    for step, label in zip(steps, labels[1:], strict=True):
+        left -= fallen.get(step, 0)
+        lost = fallen.get(step, 0)
+        out.append(Survivors(label, left, total, f"{lost} {step}" if lost else ""))
+    return out
+
+
+def _plan(rows: Sequence[QueryRow], bundle: MapBundle, truth: Mapping[str, Pose]) -> Plan | None:
+    queries = [
+        PlanQuery(
             row.result.name,
+            row.result.status,
+            row.group,
+            row.result.pose,
+            truth.get(row.result.name),
+            row.wrong,
         )
-    )
-    return _with_pictures(rows, scene, bundle, workers)
+        for row in rows
+    ]
+    poses = [bundle.poses[name] for name in bundle.registered]
+    return draw_plan(poses, queries, bundle.index.xyz, read_colors(bundle.model_folder))
 
 
-def _with_pictures(rows: list[QueryRow], scene: Scene, bundle: MapBundle, workers: int) -> list[QueryRow]:
-    """Draw the first rows; the store is read by this thread, photos by several."""
-    paths = {image.name: image.path for image in scene.images}
-    store = bundle.open_features()
-    views = [_views(row.result, paths, bundle, store) for row in rows[:MAX_THUMBNAILS]]
-    store.close()
-
-    def draw(job: tuple[QueryRow, _Views]) -> QueryRow:
-        row, view = job
-        picture = None if view.query is None else pair_thumbnail(view.query, view.reference, view.rows)
-        return replace(row, picture=picture, reference=view.name, shared=len(view.rows))
-
-    with ThreadPoolExecutor(workers) as threads:
-        drawn = threads.map(draw, zip(rows, views))  # noqa: B905  (the others stay without)
-        return [*drawn, *rows[MAX_THUMBNAILS:]]
+def _photos(rows: Sequence[QueryRow]) -> dict[str, str]:
+    """URI → id of every photo on the page: one that is shown twice is embedded once."""
+    ids: dict[str, str] = {}
+    for row in rows:
+        if row.picture is None:
+            continue
+        for photo in (row.picture.query, row.picture.reference, *(each.photo for each in row.stamps)):
+            if photo is not None:
+                ids.setdefault(photo.uri, f"p{len(ids) + 1}")
+    return ids
 
 
-@dataclass(frozen=True, eq=False)
-class _Views:
-    """What a picture shows: ``rows[i]`` of the query's points is row ``i`` of the reference's."""
-
-    query: PhotoWithPoints | None
-    reference: PhotoWithPoints | None
-    name: str | None
-    rows: Array
-
-
-def _views(result: QueryResult, paths: Mapping[str, Path], bundle: MapBundle, store: FeatureStore) -> _Views:
-    """The query with its inliers, and the reference that sees most of their points."""
-    name, rows, keypoints = _best_reference(result, bundle)
-    nothing = np.zeros((0, 2), np.float32)
-    query = reference = None
-    if result.name in paths:
-        xy = nothing if result.inlier_xy is None else result.inlier_xy
-        query = PhotoWithPoints(paths[result.name], xy)
-    if name is not None and name in paths:
-        xy = store.keypoints(bundle.images[name])[keypoints] if len(rows) else nothing
-        reference = PhotoWithPoints(paths[name], xy)
-    return _Views(query, reference, name, rows)
-
-
-def _best_reference(result: QueryResult, bundle: MapBundle) -> tuple[str | None, Array, Array]:
-    """Its name, and ``(inlier rows, keypoint rows)`` of the points it shares with the query.
-
-    Without a pose: the reference with most matches, and no points.
-    """
-    empty = np.zeros(0, np.int64)
-    best: tuple[str | None, Array, Array] = (
-        result.references[0] if result.references else None,
-        empty,
-        empty,
-    )
-    if result.inlier_points3d is None or not len(bundle.index):
-        return best
-    wanted = np.searchsorted(bundle.index.point_ids, result.inlier_points3d)
-    for name in result.references:
-        points, first = np.unique(bundle.index.point_rows(name), return_index=True)
-        at = np.searchsorted(points, wanted).clip(max=max(len(points) - 1, 0))
-        shared = np.flatnonzero(points[at] == wanted) if len(points) else empty
-        if len(shared) > len(best[1]):
-            best = (name, shared, first[at[shared]])
-    return best
-
-
-def _funnel(bundle: MapBundle) -> tuple[tuple[ImageFunnel, ...], dict[str, Any]]:
-    return read_funnel(bundle.folder / "funnel.json")
-
-
-def _fallen_first(funnel: Sequence[ImageFunnel]) -> list[ImageFunnel]:
-    return sorted(funnel, key=lambda row: (STEPS.index(row.step), row.name))
+def _methods(blocks: Mapping[str, Any]) -> list[str]:
+    """Names of the plug-ins, in the order of the line."""
+    out = []
+    for section in ("features", "globals", "matcher"):
+        block = blocks.get(section)
+        if block is not None:
+            out.append(str(block.get("use") if isinstance(block, Mapping) else block))
+    return out
 
 
 def _stats(stats: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -266,22 +321,9 @@ def _stats(stats: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
-def _layers(dots: Sequence[PlanDot]) -> list[tuple[str, int]]:
-    """Kinds of the plan's dots and how many there are, for its legend."""
-    kinds = ("db", *reversed(_STATUS_ORDER))
-    counts = {kind: sum(dot.kind == kind for dot in dots) for kind in kinds}
-    return [(kind, count) for kind, count in counts.items() if count]
-
-
-def _coarsest(metrics: Mapping[str, Any]) -> tuple[float, float] | None:
-    thresholds = metrics.get("thresholds") or []
-    if not thresholds:
-        return None
-    return max(each[0] for each in thresholds), max(each[1] for each in thresholds)
-
-
-def _within(found: PoseErrors, limit: tuple[float, float]) -> bool:
-    return found.error <= limit[0] and found.error_deg <= limit[1]
+def _percent(share: float) -> str:
+    """A share as recall tables write it: one digit, and none where all or nothing is reached."""
+    return f"{100 * share:.0f}" if share in (0, 1) else f"{100 * share:.1f}"
 
 
 def _number(value: Any, digits: int = 3) -> str:
