@@ -14,15 +14,27 @@ _SEE = "see: loc plugins config"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice: one of the two values would be lost silently."""
+    """Safe YAML that refuses a key given twice: one of the two values would be lost silently.
+
+    Aliases are refused too: a few lines of them stand for more values than a memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, f"the alias *{event.anchor} is not supported, write its value", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
                 raise _Twice(key.value, key.start_mark.line + 1)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -39,6 +51,10 @@ def _load_yaml(text: str, source: str) -> Any:
         raise ConfigError(
             f"{source}: the key {twice.key!r} is given twice (line {twice.line})", "keep one of them"
         ) from twice
+    except RecursionError as error:
+        raise ConfigError(
+            f"{source} is not YAML that can be read: it is nested too deeply", f"mend it; {_SEE}"
+        ) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def read_model(folder: Path) -> tuple[dict[str, Pose], dict[str, tuple[str, Came
             camera = camera_from_colmap(model.cameras[camera_id])
         except DataError as error:
             raise DataError(
-                f"camera {camera_id} of the model {folder}: {error.message}", error.next_step
+                f"camera {camera_id} of the model {folder}: {error.message}",
+                error.next_step or "export the model again from COLMAP",
             ) from error
         # COLMAP's files do not say where a focal length comes from; a reference model's is known.
         cameras[camera_id] = (f"model:{camera_id}", replace(camera, has_prior_focal_length=True))

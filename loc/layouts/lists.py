@@ -22,6 +22,8 @@ from loc.layouts.names import check_name
 from loc.stores.files import make_folder, write_text
 from loc.types import CAMERA_PARAMS, Camera, Pose
 
+_ORDER = "the order is: name MODEL WIDTH HEIGHT PARAMS, params as in COLMAP"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -185,7 +187,7 @@ def _parse_entry(line: Line) -> Entry:
         raise DataError(
             f"{line.where}: {tokens[at]} takes width, height and {expected} parameters "
             f"({expected + 2} numbers), got {got}",
-            "the order is: name MODEL WIDTH HEIGHT PARAMS, params as in COLMAP",
+            _ORDER,
         )
     name = check_name(line.text[: words[at].start()].rstrip(), where=line.where)
     return Entry(name, _camera(tokens[at], values, line), line.where)
@@ -211,11 +213,13 @@ def _refuse_unknown_model(line: Line, tokens: list[str]) -> None:
 
 def _camera(model: str, values: Sequence[float], line: Line) -> Camera:
     if any(not np.isfinite(value) or value != round(value) for value in values[:2]):
-        raise DataError(f"{line.where}: width and height must be whole numbers, got {values[0]} {values[1]}")
+        raise DataError(
+            f"{line.where}: width and height must be whole numbers, got {values[0]} {values[1]}", _ORDER
+        )
     try:
         return Camera(model, int(values[0]), int(values[1]), np.array(values[2:]))
     except DataError as error:
-        raise DataError(f"{line.where}: {error.message}", error.next_step) from error
+        raise DataError(f"{line.where}: {error.message}", error.next_step or _ORDER) from error
 
 
 def _parse_pair(line: Line, known: frozenset[str] | None) -> tuple[str, str]:

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from loc.errors import DataError
 
 _CONDITIONS = ("day", "night")
+#: Characters of a path, bytes of one of its components (the common limits of file systems).
+_LONGEST, _LONGEST_PART = 2048, 255
 
 
 def name_problem(name: str) -> str | None:
@@ -18,6 +20,10 @@ def name_problem(name: str) -> str | None:
     """
     if not name:
         return "it is empty"
+    if len(name) > _LONGEST or any(
+        len(part.encode("utf-8", "surrogatepass")) > _LONGEST_PART for part in name.split("/")
+    ):
+        return "it is longer than a file's name can be"
     if name.startswith("/") or PureWindowsPath(name).drive:
         return "it is absolute; names are relative to the image root"
     parts = name.split("/")
@@ -39,10 +45,14 @@ def check_name(name: str, *, where: str) -> str:
     problem = name_problem(name)
     if problem is not None:
         raise DataError(
-            f"image name {name!r} ({where}) cannot be used: {problem}",
+            f"image name {_short(name)!r} ({where}) cannot be used: {problem}",
             "names are relative to the image root (scene.images), with / between folders",
         )
     return name
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:197]}..."
 
 
 def group_of(name: str) -> str:

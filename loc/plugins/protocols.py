@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 class PluginConfig(BaseModel):
     """Base of every plug-in's options: frozen, unknown keys refused, all with defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

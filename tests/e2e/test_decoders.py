@@ -1,4 +1,4 @@
-"""Every kind of photo: it works, or it is skipped, counted and explained; no traceback, no hang, bounded memory."""
+"""Every kind of photo: it works, or it is skipped, counted and explained; no traceback, no hang."""
 
 from __future__ import annotations
 
