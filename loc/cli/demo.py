@@ -69,11 +69,15 @@ def demo_json(finished: Run) -> dict[str, Any]:
     """What ``loc demo --json`` prints: the map, the groups by day and night, and the report's path."""
     if finished.bundle is None or finished.report is None:
         return {}
-    stats, groups = finished.bundle.stats, finished.report.metrics["groups"]
+    stats, metrics = finished.bundle.stats, finished.report.metrics
+    names = [f"{position:g}m_{degrees:g}deg" for position, degrees in metrics["thresholds"]]
+    groups = {}
+    for group in ("day", "night"):
+        found = metrics["groups"][group]
+        recall = dict(zip(names, found["recall"].values(), strict=True))
+        groups[group] = {"queries": found["queries"], "localized": found["localized"], "recall": recall}
     return {
         "map": {key: stats[key] for key in ("images", "registered", "points")},
-        "groups": {
-            name: {key: groups[name][key] for key in ("queries", "localized", "recall")} for name in sorted(groups)
-        },
+        "groups": groups,
         "report": str(finished.report.folder / "index.html"),
     }

@@ -9,9 +9,17 @@ import numpy as np
 
 from loc.town.lettering import write
 from loc.town.noise import fractal
+from loc.town.paintbox import Paintbox
 from loc.town.textures import Painting, Tone, blend, courses, plain, planks, plaster, shade
 
 Array = np.ndarray
+
+
+#: Colours of what lies in shop windows.
+_GOODS: tuple[Tone, ...] = (
+    (176, 128, 76), (202, 178, 132), (120, 70, 50), (150, 52, 44), (88, 104, 74), (74, 88, 112),
+    (214, 204, 182), (196, 154, 66), (104, 96, 88), (128, 64, 82),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,22 +103,23 @@ def base_wall(shape: tuple[int, int], style: Style, rng: np.random.Generator, *,
 
 
 def paint_front(
-    size: tuple[float, float], style: Style, openings: list[Opening], rng: np.random.Generator, *, ppm: float
+    size: tuple[float, float], style: Style, openings: list[Opening], box: Paintbox, *, share: float = 1.0
 ) -> Painting:
-    """The front of a house, ``size`` metres wide and high (with its gable)."""
+    """The front of a house, ``size`` metres wide and high, at a ``share`` of the usual resolution."""
     width, height = size
+    rng, ppm = box.rng, share * box.ppm
     shape = (round(height * ppm / 32) * 32, round(width * ppm / 32) * 32)
     canvas = Canvas(base_wall(shape, style, rng, ppm=ppm), shape[0] / height, height)
     if style.wall == "timber":
         _beams(canvas, width, style, rng)
-    _plinth(canvas, width, style, rng)
+    _plinth(canvas, width, style, box)
     if style.wall in ("plaster", "brick"):
-        _quoins(canvas, width, style, rng)
+        _quoins(canvas, width, style, box)
     if style.wall == "plaster" and rng.uniform() < 0.5:
         _bare_patch(canvas, width, rng)
     for opening in openings:
         if opening.kind != "arch":
-            _surround(canvas, opening, style, rng)
+            _surround(canvas, opening, style, box)
         _fill(canvas, opening, style, rng)
     level = 0.0
     for floor in style.floors:
@@ -126,24 +135,21 @@ def paint_front(
     return np.clip(canvas.painting, 0, 1)
 
 
-def _plinth(canvas: Canvas, width: float, style: Style, rng: np.random.Generator) -> None:
-    high = style.floors[0] - 0.1 if style.name and rng.uniform() < 0.6 else 0.75
+def _plinth(canvas: Canvas, width: float, style: Style, box: Paintbox) -> None:
+    high = style.floors[0] - 0.1 if style.name and box.rng.uniform() < 0.6 else 0.75
     part = canvas.part((0, width), (0, high))
-    part[:] = courses(
-        part.shape[:2], style.trim, rng, ppm=canvas.ppm, height=0.4, length=(0.6, 1.2), spread=0.06, joint=0.028
-    )
+    part[:] = box.stones((part.shape[0], part.shape[1]), style.trim)
 
 
-def _quoins(canvas: Canvas, width: float, style: Style, rng: np.random.Generator) -> None:
+def _quoins(canvas: Canvas, width: float, style: Style, box: Paintbox) -> None:
     """Corner stones, long and short in turn."""
     z, long = 0.75, True
     while z < sum(style.floors) - 0.3:
         reach = 0.62 if long else 0.4
         for x in ((0.0, reach), (width - reach, width)):
             part = canvas.part(x, (z, z + 0.34))
-            part[:] = plain(part.shape[:2], style.trim)
-            shade(part, 0.93 + 0.14 * rng.uniform())
-            shade(part, 1 + 0.04 * fractal(part.shape[:2], 0.2 * canvas.ppm, rng, octaves=3, gain=0.8))
+            part[:] = box.stones((part.shape[0], part.shape[1]), style.trim)
+            shade(part, 0.93 + 0.14 * box.rng.uniform())
             part[-1:, :, :3] *= 0.6
             part[:1, :, :3] *= 1.1
         z, long = z + 0.34, not long
@@ -192,16 +198,14 @@ def _beams(canvas: Canvas, width: float, style: Style, rng: np.random.Generator)
     blend(canvas.painting, (float(colours[0] * 120), 50, 40), 0.4 * (edge > 0).astype(np.float32))
 
 
-def _surround(canvas: Canvas, opening: Opening, style: Style, rng: np.random.Generator) -> None:
+def _surround(canvas: Canvas, opening: Opening, style: Style, box: Paintbox) -> None:
     """Dressed stones around an opening, with a keystone; shutters beside a window."""
     band = 0.18
     part = canvas.part(
         (opening.x0 - band, opening.x1 + band), (max(0.0, opening.z0 - 0.1), opening.z1 + band * 1.3)
     )
     shape = (part.shape[0], part.shape[1])
-    stones = courses(
-        shape, style.trim, rng, ppm=canvas.ppm, height=0.42, length=(0.5, 0.9), spread=0.05, joint=0.012
-    )
+    stones = box.stones(shape, style.trim)
     stones[:1, :, :3] *= 1.15
     stones[:, -1:, :3] *= 0.7
     stones[-1:, :, :3] *= 0.6
@@ -220,7 +224,7 @@ def _surround(canvas: Canvas, opening: Opening, style: Style, rng: np.random.Gen
         rim = max(1, round(0.05 * canvas.ppm))
         for edge in (part[:rim], part[-rim:], part[:, :rim], part[:, -rim:]):
             edge[..., :3] = np.asarray(style.shutters, np.float32) / 255 * 0.95
-        shade(part, 0.9 + 0.2 * rng.uniform())
+        shade(part, 0.9 + 0.2 * box.rng.uniform())
 
 
 def _fill(canvas: Canvas, opening: Opening, style: Style, rng: np.random.Generator) -> None:
@@ -287,8 +291,13 @@ def _shop_window(part: Painting, style: Style, rng: np.random.Generator, *, ppm:
         x = 2
         while x < columns - 6:
             wide, high = int(rng.uniform(0.08, 0.28) * ppm), int(rng.uniform(0.1, 0.2) * rows)
-            colour = rng.uniform(0.15, 0.85, 3) * rng.uniform(0.5, 1.0)
-            part[max(0, shelf - high) : shelf, x : x + wide, :3] = colour
+            goods = _GOODS[int(rng.integers(len(_GOODS)))]
+            colour = np.asarray(goods, np.float32) / 255 * rng.uniform(0.55, 1.1)
+            item = part[max(0, shelf - high) : shelf, x : x + wide]
+            item[..., :3] = colour
+            item[: len(item) // 3, :, :3] *= 1.2
+            item[:, -1:, :3] *= 0.5
+            item[len(item) // 2 : len(item) // 2 + max(1, len(item) // 8), :, :3] = 0.8 * colour[::-1]
             x += wide + int(rng.uniform(0.02, 0.12) * ppm)
         part[shelf : shelf + max(1, round(0.03 * ppm)), :, :3] = (0.35, 0.27, 0.2)
     part[..., 3] = (0.35 + 0.6 * part[..., :3].mean(axis=2)) * (1.0 if rng.uniform() < 0.7 else 0.0)

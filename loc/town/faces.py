@@ -211,10 +211,10 @@ class Frame:
         *,
         sides: int = 8,
         top: Skin | None = None,
-        spin: float = 0.0,
+        under: bool = False,
     ) -> None:
-        """An upright regular prism or frustum about the origin, with a lid if ``top`` is given."""
-        angles = 2 * np.pi * (np.arange(sides + 1) + 0.5) / sides + spin
+        """An upright regular prism or frustum about the origin; a lid if ``top`` is given, a floor if ``under``."""
+        angles = 2 * np.pi * (np.arange(sides + 1) + 0.5) / sides
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         low = [(*point, z[0]) for point in radius[0] * ring]
         high = [(*point, z[1]) for point in radius[1] * ring]
@@ -228,3 +228,5 @@ class Frame:
                 self.quad([high[k], high[k + 1], low[k + 1], low[k]], skin)
         if top is not None:
             self.quad(high[:sides][::-1], top)
+        if under:
+            self.quad(low[:sides], skin)

@@ -31,9 +31,9 @@ def build_fountain(frame: Frame, box: Paintbox) -> None:
     frame.prism((0.62, 0.5), (0.8, 1.5), stone)
     frame.prism((0.36, 0.3), (1.5, 2.9), rim)
     frame.prism((0.3, 1.15), (2.6, 3.05), stone)
-    frame.prism((1.15, 1.15), (3.05, 3.15), rim, top=box.material("water"))
+    frame.prism((1.15, 1.15), (3.05, 3.15), rim, top=box.material("water"), under=True)
     frame.prism((0.26, 0.2), (3.1, 3.9), stone)
-    frame.prism((0.42, 0.42), (3.9, 4.05), rim, top=rim)
+    frame.prism((0.42, 0.42), (3.9, 4.05), rim, top=rim, under=True)
     bronze = box.material("metal", (98, 128, 108))
     for radius, z in (
         ((0.34, 0.2), (4.05, 4.75)),
@@ -42,7 +42,7 @@ def build_fountain(frame: Frame, box: Paintbox) -> None:
         ((0.1, 0.15), (5.4, 5.55)),
         ((0.15, 0.05), (5.55, 5.75)),
     ):
-        frame.prism(radius, z, bronze, sides=8)
+        frame.prism(radius, z, bronze, sides=8, top=bronze, under=True)
     frame.box((0.2, 0.28), (-0.05, 0.05), (4.6, 6.3), bronze)
 
 
@@ -74,7 +74,7 @@ def _lantern(frame: Frame, box: Paintbox) -> None:
     glass = Skin(**{**vars(box.material("plaster", (232, 224, 200))), "glow": -1.0})
     iron = box.material("metal", IRON)
     frame.prism((0.12, 0.19), (0.0, 0.46), glass, sides=6)
-    frame.prism((0.23, 0.05), (0.46, 0.62), iron, sides=6)
+    frame.prism((0.23, 0.05), (0.46, 0.62), iron, sides=6, under=True)
     frame.prism((0.04, 0.0), (0.62, 0.74), iron, sides=4)
     frame.prism((0.06, 0.13), (-0.05, 0.0), iron, sides=6)
 
@@ -162,7 +162,7 @@ def build_pillar(frame: Frame, box: Paintbox, rng: np.random.Generator) -> None:
         part = Skin(skin.texture, None, (k * wide / sides, 0, wide / sides, high))
         frame.quad([(*ring[k], 2.6), (*ring[n], 2.6), (*ring[n], 0.4), (*ring[k], 0.4)], part)
     green = box.material("metal", (62, 88, 76))
-    frame.prism((0.82, 0.82), (2.6, 2.78), green, sides=sides)
+    frame.prism((0.82, 0.82), (2.6, 2.78), green, sides=sides, under=True)
     frame.prism((0.82, 0.2), (2.78, 3.2), green, sides=sides)
     frame.prism((0.08, 0.0), (3.2, 3.6), green, sides=6)
 
@@ -174,7 +174,7 @@ def build_cafe(frame: Frame, box: Paintbox, rng: np.random.Generator, tone: Tone
     frame.prism((0.03, 0.03), (-0.2, 2.5), iron, sides=6)
     frame.prism((1.35, 0.05), (2.05, 2.55), cloth, sides=8)
     frame.prism((1.35, 1.35), (1.9, 2.05), cloth, sides=8)
-    frame.prism((0.42, 0.42), (0.7, 0.74), wood, sides=8, top=wood)
+    frame.prism((0.42, 0.42), (0.7, 0.74), wood, sides=8, top=wood, under=True)
     frame.prism((0.25, 0.2), (-0.2, 0.06), iron, sides=8, top=iron)
     for k in range(int(rng.integers(2, 5))):
         chair = frame.turned(90.0 * k + float(rng.uniform(-20, 20))).moved(-0.2, -0.95)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class House:
     Attributes:
         width, depth: metres. roof: ``side`` (eaves to the street) or ``gable``. pitch: rise over run.
         tiles: material of the roof. awning: two colours, or None.
+        open_sides: which of ``l`` and ``r`` have no neighbour, and windows.
     """
 
     width: float
@@ -35,6 +36,7 @@ class House:
     tiles: str
     awning: tuple[Tone, Tone] | None = None
     dormers: int = 0
+    open_sides: str = ""
 
     @property
     def eaves(self) -> float:
@@ -82,7 +84,7 @@ def build_house(frame: Frame, house: House, box: Paintbox, rng: np.random.Genera
     style = house.style
     top = house.ridge if house.roof == "gable" else house.eaves
     openings = openings_of(house, rng)
-    painting = paint_front((house.width, top), style, openings, rng, ppm=box.ppm)
+    painting = paint_front((house.width, top), style, openings, box)
     doors = [each for each in openings if each.kind == "door"]
     canvas = Canvas(painting, painting.shape[0] / top, top)
     number_plate(canvas, (doors[0].x1 + 0.25, 2.3), str(number))
@@ -95,7 +97,12 @@ def build_house(frame: Frame, house: House, box: Paintbox, rng: np.random.Genera
     plain_wall = box.material("brick" if style.wall == "brick" else "plaster", style.tone)
     if style.wall == "brick":
         plain_wall = box.material("brick")
-    frame.box((0, house.width), (0, house.depth), (-0.5, house.eaves), plain_wall, without="ftu")
+    without = "ftu" + house.open_sides
+    frame.box((0, house.width), (0, house.depth), (-0.5, house.eaves), plain_wall, without=without)
+    if "l" in house.open_sides:
+        _side(frame.moved(0, house.depth).turned(-90), house, box, trim)
+    if "r" in house.open_sides:
+        _side(frame.moved(house.width, 0).turned(90), house, box, trim)
     _trimmings(frame, house, openings, trim)
     build_roof(frame, house, box, plain_wall)
     for k in range(house.dormers):
@@ -103,6 +110,23 @@ def build_house(frame: Frame, house: House, box: Paintbox, rng: np.random.Genera
     _chimney(frame, house, box, rng)
     if style.name:
         _shop(frame, house, openings, box, rng)
+
+
+def _side(frame: Frame, house: House, box: Paintbox, trim: Skin) -> None:
+    """A wall along a lane, with a few windows."""
+    style = replace(house.style, name="", shutters=None, bays=3)
+    openings, level = [], style.floors[0]
+    for floor in style.floors[1:]:
+        for share in (0.22, 0.5, 0.78):
+            if box.rng.uniform() < 0.7:
+                x = share * house.depth
+                openings.append(Opening(x - 0.42, x + 0.42, level + 0.9, level + min(2.3, floor - 0.4)))
+        level += floor
+    painting = paint_front((house.depth, house.eaves), style, openings, box, share=0.75)
+    skin = box.wall(painting, house.depth, house.eaves)
+    pierced_wall(frame, (house.depth, house.eaves), skin.region, trim, openings)
+    for each in openings:
+        frame.box((each.x0 - 0.12, each.x1 + 0.12), (-0.1, 0), (each.z0 - 0.09, each.z0), trim, without="b")
 
 
 def pierced_wall(
@@ -229,7 +253,7 @@ def _dormer(frame: Frame, house: House, box: Paintbox, x: float) -> None:
     style = house.style
     front = [Opening(0.25, 1.15, 0.2, 1.1)]
     small = Style("plaster", style.tone, style.trim, style.wood, None, (high,), 1)
-    painting = paint_front((2 * half, high), small, front, box.rng, ppm=box.ppm)
+    painting = paint_front((2 * half, high), small, front, box)
     here = frame.moved(x - half, y, base)
     skin = box.wall(painting, 2 * half, high)
     here.wall((0, 2 * half), (0, high), 0.0, skin.region((0, 2 * half), (0, high)))

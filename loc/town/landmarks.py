@@ -28,7 +28,7 @@ def build_town_hall(frame: Frame, size: tuple[float, float], box: Paintbox, rng:
     upper = [Opening(m - 0.75, m + 0.75, 5.6, 8.0, round=True) for m in middles]
     small = [Opening(m + s - 0.4, m + s + 0.4, 9.35, 10.6) for m in middles for s in (-0.65, 0.65)]
     style = Style("stone", SANDSTONE, TRIM, (92, 62, 44), None, floors, 2 * _ARCADE)
-    painting = paint_front((width, height), style, [*arches, *upper, *small], rng, ppm=box.ppm)
+    painting = paint_front((width, height), style, [*arches, *upper, *small], box)
     skin = box.wall(painting, width, height)
     trim = box.material("dressed", TRIM)
     pierced_wall(frame, (width, height), skin.region, trim, [*arches, *upper, *small])
@@ -58,7 +58,7 @@ def _arcade(frame: Frame, width: float, box: Paintbox, rng: np.random.Generator)
         Opening(m - 0.7, m + 0.7, 0.0, 2.7, "door") if k % 2 == 0 else Opening(m - 0.9, m + 0.9, 0.8, 2.6, "shop")
         for k, m in enumerate((k + 0.5) * width / _ARCADE for k in range(_ARCADE))
     ]
-    painting = paint_front((width, high), style, openings, rng, ppm=box.ppm)
+    painting = paint_front((width, high), style, openings, box)
     back = box.wall(painting, width, high)
     inner = frame.moved(0, deep)
     inner.wall((0, width), (0, high), 0.0, back.region((0, width), (0, high)))
@@ -80,7 +80,7 @@ def _arcade(frame: Frame, width: float, box: Paintbox, rng: np.random.Generator)
 def _clock_gable(frame: Frame, width: float, height: float, box: Paintbox) -> None:
     half, rise = 2.7, 3.2
     style = Style("stone", SANDSTONE, TRIM, (92, 62, 44), None, (rise,), 2)
-    painting = paint_front((2 * half, rise + 2.2), style, [], box.rng, ppm=box.ppm)
+    painting = paint_front((2 * half, rise + 2.2), style, [], box)
     canvas = Canvas(painting, painting.shape[0] / (rise + 2.2), rise + 2.2)
     _clock(canvas, (half, 1.9), 1.25, hours=10.15)
     skin = box.wall(painting, 2 * half, rise + 2.2)
@@ -95,7 +95,7 @@ def _clock_gable(frame: Frame, width: float, height: float, box: Paintbox) -> No
     copper = box.material("metal", (112, 158, 138))
     white = box.material("wood", (226, 220, 206))
     turret.prism((0.75, 0.75), (rise + 1.2, rise + 3.6), white, sides=8)
-    turret.prism((0.95, 0.55), (rise + 3.6, rise + 4.4), copper, sides=8)
+    turret.prism((0.95, 0.55), (rise + 3.6, rise + 4.4), copper, sides=8, under=True)
     turret.prism((0.55, 0.0), (rise + 4.4, rise + 7.2), copper, sides=8)
     turret.prism((0.05, 0.03), (rise + 7.2, rise + 8.2), box.material("metal", (196, 164, 80)), sides=4)
 
@@ -128,7 +128,7 @@ def build_church(frame: Frame, box: Paintbox, rng: np.random.Generator) -> None:
     style = Style("stone", grey, trim_tone, (86, 58, 42), None, (height,), 2)
     portal = Opening(width / 2 - 1.2, width / 2 + 1.2, 0.45, 4.4, "door", round=True)
     lancets = [Opening(x - 0.5, x + 0.5, 3.0, 6.6, round=True) for x in (1.5, width - 1.5)]
-    painting = paint_front((width, ridge), style, [portal, *lancets], rng, ppm=box.ppm)
+    painting = paint_front((width, ridge), style, [portal, *lancets], box)
     canvas = Canvas(painting, painting.shape[0] / ridge, ridge)
     _rose(canvas, (width / 2, 7.6), 1.5, rng)
     skin = box.wall(painting, width, ridge)
@@ -179,7 +179,7 @@ def _tower(frame: Frame, box: Paintbox, rng: np.random.Generator, grey: Tone, tr
         )
     ):
         openings = [*belfry, *slits]
-        painting = paint_front((side, height), style, openings, rng, ppm=box.ppm if front else 0.4 * box.ppm)
+        painting = paint_front((side, height), style, openings, box, share=1.0 if front else 0.4)
         canvas = Canvas(painting, painting.shape[0] / height, height)
         _clock(canvas, (side / 2, 12.9), 1.35, hours=10.15)
         skin: WallSkin = box.wall(painting, side, height)
@@ -192,7 +192,7 @@ def _tower(frame: Frame, box: Paintbox, rng: np.random.Generator, grey: Tone, tr
             here.box((-0.45, 0.75), (-0.45, 0.3), (0, 6.2), box.material("stone", grey), without="u", top=trim)
     roof = frame.moved(side / 2, side / 2)
     slate, gold = box.material("tiles_slate"), box.material("metal", (196, 164, 80))
-    roof.prism((side / 2 * 1.414 + 0.55, 3.1), (height, height + 2.4), slate, sides=4)
+    roof.prism((side / 2 * 1.414 + 0.55, 3.1), (height, height + 2.4), slate, sides=4, under=True)
     roof.prism((3.1, 0.0), (height + 2.4, height + 11.5), slate, sides=4)
     roof.prism((0.09, 0.06), (height + 11.2, height + 12.6), gold, sides=4)
     roof.box((-0.4, 0.4), (-0.04, 0.04), (height + 12.1, height + 12.2), gold)

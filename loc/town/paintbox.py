@@ -44,17 +44,33 @@ class Paintbox:
     ppm: float
     rng: np.random.Generator
     atlas: AtlasBuilder = field(default_factory=AtlasBuilder)
+    _sheets: dict[str, Painting] = field(default_factory=dict)
     _made: dict[str, int] = field(default_factory=dict)
 
     def material(self, name: str, tone: Tone | None = None, *, scale: float = 1.0) -> Skin:
         """A material that repeats, tinted so that its mean becomes ``tone``."""
         if name not in self._made:
-            self._made[name] = self.atlas.add(self._paint(name))
+            self._made[name] = self.atlas.add(self.sheet(name))
         tint = (1.0, 1.0, 1.0)
         if tone is not None:
             wanted, base = linear(tone), linear(NEUTRAL)
             tint = (wanted[0] / base[0], wanted[1] / base[1], wanted[2] / base[2])
         return Skin(self._made[name], self.ppm * scale, tint=tint)
+
+    def sheet(self, name: str) -> Painting:
+        """A material in its own colour, 8 m wide and high."""
+        if name not in self._sheets:
+            self._sheets[name] = self._paint(name)
+        return self._sheets[name]
+
+    def stones(self, shape: tuple[int, int], tone: Tone) -> Painting:
+        """A piece of dressed stone of a colour, cut out of its sheet at random."""
+        sheet = self.sheet("dressed")
+        top, left = (int(self.rng.integers(0, side)) for side in sheet.shape[:2])
+        rows, columns = (top + np.arange(shape[0])) % sheet.shape[0], (left + np.arange(shape[1])) % sheet.shape[1]
+        piece = sheet[rows[:, None], columns]
+        piece[..., :3] *= np.asarray(tone, np.float32) / np.asarray(NEUTRAL, np.float32)
+        return np.clip(piece, 0, 1)
 
     def picture(self, painting: Painting, *, glow: float = 0.0, both: bool = False) -> Skin:
         """A painting that fills one face."""
@@ -91,8 +107,8 @@ class Paintbox:
         if name == "water":
             return textures.water(shape, rng, ppm=ppm)
         tiles: dict[str, Tone] = {
-            "tiles_red": (172, 92, 66),
-            "tiles_brown": (136, 88, 68),
-            "tiles_slate": (98, 102, 108),
+            "tiles_red": (158, 98, 76),
+            "tiles_brown": (128, 92, 76),
+            "tiles_slate": (104, 106, 110),
         }
         return textures.roof_tiles(shape, tiles[name], rng, ppm=ppm)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from loc.town.light import SunMap
-from loc.town.shade import Pinhole, Stage, Weather, render
+from loc.town.shade import Pinhole
 from loc.types import Camera, Pose
 
 Array = np.ndarray
@@ -52,40 +52,50 @@ def undistort(xy: Float64[Array, "n 2"], k: float) -> Float64[Array, "n 2"]:
     return xy * np.divide(r, radius, out=np.ones_like(r), where=radius > 0)
 
 
-def take(
-    stage: Stage,
-    camera: Camera,
-    pose: Pose,
-    weather: Weather,
-    sun: SunMap | None,
-    exposure: Exposure,
-    seed: int,
-) -> UInt8[Array, "h w 3"]:
-    """One photo (RGB) with a SIMPLE_RADIAL camera."""
-    view, maps = finer_pinhole(camera, pose)
-    radiance = render(stage, view, weather, sun)
-    fine = cv2.remap(radiance, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    light = cv2.resize(fine, camera.image_wh, interpolation=cv2.INTER_AREA)
-    return develop(light, exposure, np.random.default_rng(seed))
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """A SIMPLE_RADIAL camera as a pinhole view at twice its resolution, and where its pixels lie in that.
+
+    Attributes:
+        focal, center, wh: of the pinhole view, px.
+        maps: ``(2 h, 2 w)`` float32 columns and rows, counted from the centre of the first pixel.
+    """
+
+    focal: float
+    center: tuple[float, float]
+    wh: tuple[int, int]
+    maps: tuple[Float32[Array, "h w"], Float32[Array, "h w"]]
+
+    def view(self, pose: Pose) -> Pinhole:
+        return Pinhole(pose.rotation, pose.translation, self.focal, self.center, self.wh)
+
+    def bend(self, radiance: Float32[Array, "h w 3"]) -> Float32[Array, "h w 3"]:
+        """The photo's light: distorted exactly, then averaged to the photo's resolution."""
+        fine = cv2.remap(radiance, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        rows, columns = self.maps[0].shape
+        half = (columns // _FINER, rows // _FINER)
+        return np.asarray(cv2.resize(fine, half, interpolation=cv2.INTER_AREA))
 
 
-def finer_pinhole(
-    camera: Camera, pose: Pose
-) -> tuple[Pinhole, tuple[Float32[Array, "h w"], Float32[Array, "h w"]]]:
-    """A pinhole view that covers the photo at twice its resolution, and where each finer pixel lies in it."""
-    f, cx, cy, k = camera.params
-    wide, high = camera.width * _FINER, camera.height * _FINER
-    x, y = np.meshgrid((np.arange(wide) + 0.5) / _FINER, (np.arange(high) + 0.5) / _FINER)
-    normalized = undistort(np.stack([(x - cx) / f, (y - cy) / f], axis=-1).reshape(-1, 2), float(k))
-    low, high_ = normalized.min(axis=0), normalized.max(axis=0)
-    start = np.floor(low * f * _FINER - 2)
-    size = np.ceil(high_ * f * _FINER + 2) - start
-    view = Pinhole(
-        pose.rotation, pose.translation, f * _FINER, (-float(start[0]), -float(start[1])), (int(size[0]), int(size[1]))
+def lens_of(camera: Camera) -> Lens:
+    """The lens of a camera; kept, because photos share cameras."""
+    f, cx, cy, k = (float(value) for value in camera.params)
+    return _lens(camera.width, camera.height, (f, cx, cy, k))
+
+
+@lru_cache(maxsize=8)
+def _lens(width: int, height: int, params: tuple[float, float, float, float]) -> Lens:
+    f, cx, cy, k = params
+    x, y = np.meshgrid(
+        (np.arange(width * _FINER) + 0.5) / _FINER, (np.arange(height * _FINER) + 0.5) / _FINER
     )
+    normalized = undistort(np.stack([(x - cx) / f, (y - cy) / f], axis=-1).reshape(-1, 2), k)
+    start = np.floor(normalized.min(axis=0) * f * _FINER - 2)
+    size = np.ceil(normalized.max(axis=0) * f * _FINER + 2) - start
     place = normalized * f * _FINER - start - 0.5  # cv2 counts from the centre of the first pixel
-    columns, rows = place.astype(np.float32).T.reshape(2, high, wide)
-    return view, (np.ascontiguousarray(columns), np.ascontiguousarray(rows))
+    columns, rows = place.astype(np.float32).T.reshape(2, *x.shape)
+    maps = (np.ascontiguousarray(columns), np.ascontiguousarray(rows))
+    return Lens(f * _FINER, (-float(start[0]), -float(start[1])), (int(size[0]), int(size[1])), maps)
 
 
 def develop(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -113,9 +113,11 @@ def _build_rows(rows: list[_Row], box: Paintbox, rng: np.random.Generator) -> No
     number = 0
     for frame, widths in rows:
         x = 0.0
-        for width in widths:
+        for k, width in enumerate(widths):
             if width > 0:
-                house = _house(width, number, rng)
+                left = k == 0 or widths[k - 1] < 0
+                right = k + 1 == len(widths) or widths[k + 1] < 0
+                house = replace(_house(width, number, rng), open_sides="l" * left + "r" * right)
                 build_house(frame.moved(x, float(rng.uniform(0, 0.22))), house, box, rng, number=number + 1)
                 number += 1
             x += abs(width)

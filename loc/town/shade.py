@@ -18,6 +18,8 @@ Array = np.ndarray
 Colour = tuple[float, float, float]
 
 _GAMMA = 2.2
+#: Last frame coordinate that is looked up: at 1 a painting that fills its face would begin again.
+_END = np.float32(1 - 1e-6)
 _LINEAR = ((np.arange(256) / 255) ** _GAMMA).astype(np.float32)
 
 
@@ -77,8 +79,10 @@ def visible(stage: Stage, view: Pinhole) -> tuple[Int32[Array, "h w"], Float32[A
     return seen, nearness, projection
 
 
-def render(stage: Stage, view: Pinhole, weather: Weather, sun: SunMap | None) -> Float32[Array, "h w 3"]:
-    """Linear radiance per pixel; a white wall in full sun is about 1."""
+def render(
+    stage: Stage, view: Pinhole, weather: Weather, sun: SunMap | None
+) -> tuple[Float32[Array, "h w 3"], Float32[Array, "h w"]]:
+    """Linear radiance per pixel, where a white wall in full sun is about 1; and 1/z (0 for the sky)."""
     seen, nearness, projection = visible(stage, view)
     out = _sky(stage, view, weather)
     flat = np.flatnonzero(seen.ravel() >= 0)
@@ -98,7 +102,7 @@ def render(stage: Stage, view: Pinhole, weather: Weather, sun: SunMap | None) ->
     if weather.windows:
         total += _glow(stage, face, fourth, albedo, weather)
     out.reshape(-1, 3)[flat] = total
-    return out
+    return out, nearness
 
 
 def _surface(
@@ -148,8 +152,8 @@ def _paint(
     window = faces.window
     xy = np.stack(
         [
-            np.take(window[:, 0], face) + np.clip(a, 0, 1) * np.take(window[:, 2], face) * np.float32(0.9999),
-            np.take(window[:, 1], face) + np.clip(b, 0, 1) * np.take(window[:, 3], face) * np.float32(0.9999),
+            np.take(window[:, 0], face) + np.clip(a, 0, _END) * np.take(window[:, 2], face),
+            np.take(window[:, 1], face) + np.clip(b, 0, _END) * np.take(window[:, 3], face),
         ]
     )
     colour = stage.town.atlas.sample(np.take(faces.texture, face), xy, level)
@@ -207,7 +211,7 @@ def _glow(
     """Lit windows (by the fourth channel) and lanterns (all of them)."""
     glow = np.take(stage.town.faces.glow, face)
     strength = np.where(glow < 0, np.float32(9.0), glow * fourth) * np.float32(weather.windows)
-    return strength[:, None] * (np.array([1.0, 0.66, 0.3], np.float32) * 0.55 + 0.6 * albedo)
+    return strength[:, None] * (np.array([1.0, 0.62, 0.27], np.float32) * 0.45 + 0.55 * albedo)
 
 
 def _sky(stage: Stage, view: Pinhole, weather: Weather) -> Float32[Array, "h w 3"]:

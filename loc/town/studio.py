@@ -5,21 +5,21 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from loc.runtime.runtime import Runtime
 from loc.runtime.workers import WorkerPool
 from loc.stores.files import make_folder, write_atomically
-from loc.town.light import Grid, LightMaps, SunMap, lamp_light, sky_directions, sky_light, sun_direction, sun_map
-from loc.town.photo import distort, finer_pinhole, take
+from loc.town.light import Grid, SunMap, lamp_light, sky_directions, sky_light, sun_direction, sun_map
+from loc.town.photo import develop, distort, lens_of
 from loc.town.plan import Town
-from loc.town.shade import Stage, make_clouds, visible
+from loc.town.shade import Stage, make_clouds, render, visible
 from loc.town.views import WEATHERS, Shot
 
 Array = np.ndarray
@@ -38,7 +38,7 @@ class Observed:
 
     points: Int64[Array, " m"]
     xy: Float64[Array, "m 2"]
-    rgb: Float64[Array, "m 3"]
+    rgb: UInt8[Array, "m 3"]
 
 
 class Studio:
@@ -48,18 +48,23 @@ class Studio:
         self.folder = folder
         self.town: Town = _load(folder / "town.pkl")
 
-    @property
+    @cached_property
     def stage(self) -> Stage:
-        return Stage(self.town, _light(self.folder), make_clouds())
+        """The town in its light, which must have been computed."""
+        return Stage(self.town, _load(self.folder / "light.pkl"), make_clouds())
+
+    @cached_property
+    def grid(self) -> Grid:
+        return Grid.of(self.town)
 
 
 def bake(studio: Studio, what: tuple[str, Any]) -> Any:
     """One part of the light: of a direction of the sky, of a lamp, or the depth map of the sun."""
     kind, value = what
     if kind == "sky":
-        return sky_light(studio.town, _grid(studio), value, side=_SKY_SIDE)
+        return sky_light(studio.town, studio.grid, value, side=_SKY_SIDE)
     if kind == "lamp":
-        return lamp_light(_grid(studio), studio.town.lamps[value])
+        return lamp_light(studio.grid, studio.town.lamps[value])
     weather = WEATHERS[value]
     made = sun_map(studio.town, sun_direction(weather.azimuth_deg, weather.elevation_deg), side=_SUN_SIDE)
     _save(studio.folder / f"sun-{value}.pkl", made)
@@ -67,21 +72,26 @@ def bake(studio: Studio, what: tuple[str, Any]) -> Any:
 
 
 def photograph(studio: Studio, what: tuple[Shot, Path, Float64[Array, "n 3"]]) -> Observed | None:
-    """Take one photo; for a database photo, which of the reference points it shows."""
+    """Take one photo, unless it is there; for a database photo, which of the reference points it shows."""
     shot, path, points = what
-    weather = WEATHERS[shot.weather]
-    stage = studio.stage
-    if not path.is_file():
+    weather, stage = WEATHERS[shot.weather], studio.stage
+    lens = lens_of(shot.camera)
+    if path.is_file():
+        if shot.is_query:
+            return None
+        nearness = visible(stage, lens.view(shot.pose))[1]
+    else:
         sun = _sun(studio.folder, shot.weather) if weather.elevation_deg > 0 else None
-        image = take(stage, shot.camera, shot.pose, weather, sun, shot.exposure, shot.seed)
-        _write_jpeg(path, image)
-    return None if shot.is_query else observe(stage, shot, points, path)
+        radiance, nearness = render(stage, lens.view(shot.pose), weather, sun)
+        _write_jpeg(path, develop(lens.bend(radiance), shot.exposure, np.random.default_rng(shot.seed)))
+    return None if shot.is_query else observe(shot, nearness, points, cv2.imread(str(path))[..., ::-1])
 
 
-def observe(stage: Stage, shot: Shot, points: Float64[Array, "n 3"], path: Path) -> Observed:
-    """Which of the points a photo shows, by comparing depths, and exactly where."""
-    view, _ = finer_pinhole(shot.camera, shot.pose)
-    _, nearness, _ = visible(stage, view)
+def observe(
+    shot: Shot, nearness: Float32[Array, "h w"], points: Float64[Array, "n 3"], image: UInt8[Array, "r c 3"]
+) -> Observed:
+    """Which of the points a photo shows, by the depths of its pinhole view, and exactly where."""
+    view = lens_of(shot.camera).view(shot.pose)
     local = points @ shot.pose.rotation.T + shot.pose.translation
     front = np.flatnonzero(local[:, 2] > 0.1)
     local = local[front]
@@ -92,10 +102,8 @@ def observe(stage: Stage, shot: Shot, points: Float64[Array, "n 3"], path: Path)
     inside = (column >= 0) & (column < view.wh[0]) & (row >= 0) & (row < view.wh[1])
     inside &= (xy > 0).all(axis=1) & (xy[:, 0] < shot.camera.width) & (xy[:, 1] < shot.camera.height)
     front, xy, local = front[inside], xy[inside], local[inside]
-    found = nearness[row[inside], column[inside]]
-    seen = np.abs(found * local[:, 2] - 1) < _SEEN
-    image = cv2.imread(str(path))[..., ::-1]
-    rgb = image[xy[seen, 1].astype(int), xy[seen, 0].astype(int)].astype(np.float64)
+    seen = np.abs(nearness[row[inside], column[inside]] * local[:, 2] - 1) < _SEEN
+    rgb = image[xy[seen, 1].astype(int), xy[seen, 0].astype(int)]
     return Observed(front[seen].astype(np.int64), xy[seen], rgb)
 
 
@@ -152,21 +160,10 @@ def _write_jpeg(path: Path, image: Array) -> None:
     write_atomically(path, write)
 
 
-@lru_cache(maxsize=1)
-def _light(folder: Path) -> LightMaps:
-    found: LightMaps = _load(folder / "light.pkl")
-    return found
-
-
 @lru_cache(maxsize=2)
 def _sun(folder: Path, weather: str) -> SunMap:
     found: SunMap = _load(folder / f"sun-{weather}.pkl")
     return found
-
-
-@lru_cache(maxsize=1)
-def _grid(studio: Studio) -> Grid:
-    return Grid.of(studio.town)
 
 
 def _save(path: Path, value: Any) -> None:
@@ -181,5 +178,3 @@ def _load(path: Path) -> Any:
     with path.open("rb") as file:
         return pickle.load(file)
 
-
-__all__ = ["Float32", "Observed", "Studio", "Workshop", "bake", "compute_light", "observe", "photograph", "prepare"]

@@ -77,7 +77,7 @@ WEATHERS = {
     ),
     "night": Weather(
         300, -30, (0, 0, 0), (0.010, 0.013, 0.022), (0.006, 0.006, 0.008), 0.35, (0.040, 0.036, 0.042), (0.010, 0.013, 0.028),
-        lamps=5.0, windows=0.9, drift=5,
+        lamps=9.0, windows=0.7, drift=5,
     ),
 }  # fmt: skip
 #: Seasons of the database photos.
@@ -203,7 +203,7 @@ def _database(size: Size, obstacles: Circles) -> list[Shot]:
         for yaw in _directions(place, size.views, obstacles, rng):
             number = len(out)
             weather = _DB_WEATHERS[station % len(_DB_WEATHERS)]
-            exposure = Exposure(gain=float(rng.uniform(0.8, 1.0)), shake_px=float(rng.uniform(0, 0.8)))
+            exposure = Exposure(gain=float(rng.uniform(1.0, 1.2)), shake_px=float(rng.uniform(0, 0.8)))
             name = f"db/{number + 1}.jpg"
             pose = _pose(place, yaw, rng)
             out.append(Shot(name, cameras[station % 3], pose, weather, exposure, 1000 + number))
@@ -226,7 +226,7 @@ def _sequences(size: Size, obstacles: Circles) -> list[Shot]:
             if not _free(*place, obstacles, margin=0.25):
                 place = (place[0] - 1.1 * which, place[1] + 1.1 * (1 - which))
             turn = yaw + 55 * (0.5 - share) * (1 if which else -1) + float(rng.uniform(-4, 4))
-            exposure = Exposure(gain=0.9, shake_px=float(rng.uniform(0.3, 1.5)))
+            exposure = Exposure(gain=1.1, shake_px=float(rng.uniform(0.3, 1.5)))
             name = f"{folder}/{pattern.format(20 * k + 1)}"
             out.append(Shot(name, camera, _pose(place, turn, rng), "noon", exposure, 2000 + 500 * which + k))
     return out
@@ -255,7 +255,7 @@ def _day_queries(size: Size, obstacles: Circles) -> list[Shot]:
         folder, pattern, focal, radial, portrait = kinds[k % len(kinds)]
         camera = _camera(size, focal, radial, portrait=portrait)
         exposure = Exposure(
-            gain=float(rng.uniform(0.65, 1.2)),
+            gain=float(rng.uniform(0.8, 1.4)),
             white=(float(rng.uniform(0.94, 1.06)), 1.0, float(rng.uniform(0.92, 1.08))),
             noise=0.008,
             shake_px=float(rng.uniform(0, 1.6)),
