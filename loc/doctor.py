@@ -1,1 +1,0 @@
-"""`loc doctor`: is this environment, and is this data, fit for a run?"""
