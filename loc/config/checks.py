@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -16,7 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def validate(model: type[M], data: dict[str, Any], *, where: str, source: str = "", hint: str = "") -> M:
@@ -59,6 +60,12 @@ def _config_error(
             if f"mean {name}?" in described:
                 described = f"did you mean {name} ({about})?"
         return ConfigError(f"{dotted} is not an option of {parent}{at}", described + see)
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        if first["type"] == "union_tag_not_found":
+            return ConfigError(f"{dotted} does not say which kind it is: `use:` is missing{at}", see.strip())
+        kinds = re.findall(r"'([^']+)'", first["ctx"]["expected_tags"])
+        wrong = str(first["ctx"]["tag"])
+        return ConfigError(f"{dotted}: {wrong!r} is none of its kinds{at}", suggest(wrong, kinds) + see)
     got = first.get("input")
     shown = f", got {got!r}" if isinstance(got, str | int | float | bool | list) else ""
     return ConfigError(f"{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}{at}", see.strip())

@@ -48,6 +48,45 @@ class AutoPairs(Section):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+class SequentialPairs(Section):
+    """Images of one folder in order, each with the next ones; optionally closing loops by retrieval."""
+
+    use: Literal["sequential"] = "sequential"
+    for_: Literal["map"] = Field("map", alias="for")
+    overlap: int = Field(10, ge=1, description="following images of the same folder")
+    quadratic: bool = Field(False, description="also those 1, 2, 4, … 2^(overlap - 1) further on")
+    order: Literal["name", "timestamp"] = Field(
+        "name", description="name: numbers in names count as numbers; timestamp: EXIF"
+    )
+    loop_closure: int | None = Field(
+        None, ge=1, description="every n-th image of a folder also retrieves images outside its overlap"
+    )
+    loop_closure_k: int = Field(5, ge=1, description="images retrieved by each of them")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class PosePairs(Section):
+    """The nearest images by known poses (of queries: ``scene.priors``) that look the same way."""
+
+    use: Literal["poses"] = "poses"
+    for_: Literal["map", "query", "both"] = Field("map", alias="for")
+    k: int = Field(20, ge=1, description="nearest images per image")
+    max_distance: float | None = Field(None, gt=0, description="between camera centres, world units")
+    max_angle_deg: float = Field(45.0, gt=0, le=180, description="between viewing directions")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class GpsPairs(Section):
+    """The nearest images by the GPS positions in their EXIF data."""
+
+    use: Literal["gps"] = "gps"
+    for_: Literal["map", "query", "both"] = Field("both", alias="for")
+    k: int = Field(20, ge=1, description="nearest images per image")
+    max_distance_m: float = Field(100.0, gt=0)
+    use_altitude: bool = Field(False, description="altitudes in EXIF data are often tens of metres off")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
 #: Every generator, the default first.
 PAIR_CONFIGS: tuple[type[Section], ...] = (
     AutoPairs,
@@ -55,8 +94,18 @@ PAIR_CONFIGS: tuple[type[Section], ...] = (
     RetrievalPairs,
     CovisibilityPairs,
     ListedPairs,
+    SequentialPairs,
+    PosePairs,
+    GpsPairs,
 )
 PairsConfig = Annotated[
-    ExhaustivePairs | RetrievalPairs | CovisibilityPairs | ListedPairs | AutoPairs,
+    ExhaustivePairs
+    | RetrievalPairs
+    | CovisibilityPairs
+    | ListedPairs
+    | AutoPairs
+    | SequentialPairs
+    | PosePairs
+    | GpsPairs,
     Field(discriminator="use"),
 ]

@@ -36,6 +36,9 @@ class SceneConfig(Section):
     cameras: Literal["per_folder", "per_image", "single"] = "per_folder"
     camera_model: str = "SIMPLE_RADIAL"
     ground_truth: Path | None = Field(None, description="true query poses: name qw qx qy qz tx ty tz")
+    priors: Path | None = Field(
+        None, description="rough query poses, in the same format, for pairs by pose; never the result"
+    )
 
 
 class MapConfig(Section):

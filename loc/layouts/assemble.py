@@ -191,6 +191,8 @@ def make_scene(
     ids.update({name: known[name][0] for name in files if name in known})
     cameras.update({known[name][0]: known[name][1] for name in files if name in known})
     masks = _masks(config, files)
+    asked = [*queries.files, *queries.skipped]
+    priors = {} if config.priors is None else _query_poses(config.priors, asked, what="priors")
     images = [
         ImageRecord(
             name=file.name,
@@ -203,6 +205,9 @@ def make_scene(
             intrinsics=_source(
                 cameras[ids[file.name]], listed=file.name in known or bool(given.get(file.name))
             ),
+            gps=file.exif["gps"],
+            timestamp_s=file.exif["timestamp_s"],
+            pose_prior=priors.get(file.name),
         )
         for role, photos in _by_role(db, queries)
         for file in photos.files.values()
@@ -211,7 +216,7 @@ def make_scene(
         tuple(images),
         dict(sorted(cameras.items())),
         dict(sorted({**db.skipped, **queries.skipped}.items())),
-        _ground_truth(config, [*queries.files, *queries.skipped], ground_truth or {}),
+        _ground_truth(config, asked, ground_truth or {}),
         tuple(sorted(queries.skipped)),
         config.model,
     )
@@ -258,31 +263,35 @@ def _masks(config: SceneConfig, names: Collection[str]) -> dict[str, Path]:
 
 
 def _ground_truth(config: SceneConfig, queries: Sequence[str], known: Mapping[str, Pose]) -> dict[str, Pose]:
-    """True poses of the queries; a file may name them by the end of their path, as benchmarks do."""
     if config.ground_truth is None:
         return {name: known[name] for name in sorted(queries) if name in known}
-    listed = read_poses(config.ground_truth)
+    return _query_poses(config.ground_truth, queries, what="ground truth")
+
+
+def _query_poses(path: Path, queries: Sequence[str], *, what: str) -> dict[str, Pose]:
+    """Listed poses of the queries; a file may name them by the end of their path, as benchmarks do."""
+    listed = read_poses(path)
     ends: dict[str, list[str]] = {}
     for name in queries:
         parts = name.split("/")
         for start in range(len(parts)):
             ends.setdefault("/".join(parts[start:]), []).append(name)
-    truth: dict[str, Pose] = {}
+    poses: dict[str, Pose] = {}
     exact = set(queries)
     for name in sorted(listed):
         matching = [name] if name in exact else ends.get(name, [])
         if len(matching) > 1:
             raise DataError(
-                f"ground truth {name!r} ({config.ground_truth}) fits {len(matching)} queries: "
+                f"{what} {name!r} ({path}) fits {len(matching)} queries: "
                 f"{', '.join(repr(each) for each in sorted(matching)[:_SHOWN])}",
                 "write the whole name of the query, relative to the image root",
             )
         if matching:
-            truth[matching[0]] = listed[name]
-    if queries and listed and not truth:
+            poses[matching[0]] = listed[name]
+    if queries and listed and not poses:
         raise DataError(
-            f"no query has a pose in the ground truth {config.ground_truth} "
+            f"no query has a pose in the {what} {path} "
             f"(it has {min(listed)!r}, the queries have {min(queries)!r})",
             "names are relative to the image root (scene.images)",
         )
-    return truth
+    return poses

@@ -31,6 +31,7 @@ from loc.conventions import (
 from loc.errors import ContractError, DataError
 from loc.runtime import decoding
 from loc.runtime.decoding import DAMAGE, MAX_PIXELS, Color, one_line, opened_image
+from loc.runtime.exif import gps_position, taken_at_s
 from loc.types import Array, LocalFeatures
 
 __all__ = [
@@ -107,7 +108,8 @@ def image_header(path: Path) -> tuple[tuple[int, int], dict[str, Any]]:
     Returns:
         ``(width, height)`` of the stored grid, and a dict with ``orientation`` (1…8; anything else in
         the file counts as 1), ``focal_35mm`` and ``focal_mm`` (float or None), ``focal_plane`` (pixels
-        per unit and unit, or None), ``make`` and ``model`` (str, may be empty).
+        per unit and unit, or None), ``make`` and ``model`` (str, may be empty), ``gps``
+        (:class:`loc.types.GpsPosition` or None) and ``timestamp_s`` (float or None).
 
     Raises:
         DataError: as :func:`read_photo`, except for damage after the header.
@@ -115,6 +117,7 @@ def image_header(path: Path) -> tuple[tuple[int, int], dict[str, Any]]:
     with opened_image(path) as image:
         stored_wh, orientation = decoding.stored_wh_and_orientation(image)
         exif, details = decoding.exif_tables(image)
+        gps, timestamp_s = gps_position(image), taken_at_s(image)
     plane = decoding.exif_number(details.get(decoding.TAG_PLANE_X))
     return stored_wh, {
         "orientation": orientation,
@@ -125,6 +128,8 @@ def image_header(path: Path) -> tuple[tuple[int, int], dict[str, Any]]:
         else (plane, decoding.exif_number(details.get(decoding.TAG_PLANE_UNIT))),
         "make": decoding.exif_text(exif.get(decoding.TAG_MAKE)),
         "model": decoding.exif_text(exif.get(decoding.TAG_MODEL)),
+        "gps": gps,
+        "timestamp_s": timestamp_s,
     }
 
 

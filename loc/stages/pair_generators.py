@@ -1,4 +1,4 @@
-"""Generators of pairs: pure functions from names (and descriptors) to pairs, and their union.
+"""Generators of pairs: functions from names, and what is known of the images, to pairs.
 
 Map pairs are ``(smaller, larger)`` names of database images; query pairs are ``(query, database
 image)``. Queries never retrieve queries, and no image is paired with itself.
@@ -6,41 +6,40 @@ image)``. Queries never retrieve queries, and no image is paired with itself.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from loc.config import (
-    AutoPairs,
     CovisibilityPairs,
     ExhaustivePairs,
+    GpsPairs,
     ListedPairs,
     PairsConfig,
+    PosePairs,
     RetrievalPairs,
+    SequentialPairs,
 )
 from loc.errors import ConfigError, DataError
 from loc.layouts.lists import read_pairs
 from loc.retrieval.topk import top_k
 from loc.stages.covisibility import from_covisibility
-from loc.types import Array, Scene
+from loc.stages.nearby import nearest_gps, nearest_poses
+from loc.stages.sequences import neighbours, sequences
+from loc.types import Array, GpsPosition, ImageRecord, Pose, Scene
+
+log = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 PairRole = Literal["map", "query"]
 #: Rows are the global descriptors of the names, ``(n, d)`` float32.
 Descriptors = Callable[[list[str]], Float32[Array, "n d"]]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """How many pairs a run will match; ``exact`` is False where ``count`` is an upper bound."""
-
-    count: int
-    exact: bool
 
 
 def exhaustive(names: Iterable[str]) -> list[Pair]:
@@ -70,6 +69,7 @@ def from_retrieval(
     k: int,
     *,
     min_similarity: float | None = None,
+    exclude: Iterable[Pair] = (),
 ) -> list[Pair]:
     """``(query, database image)`` by similarity of global descriptors: by query, most similar first.
 
@@ -80,11 +80,18 @@ def from_retrieval(
         query_descriptors, database_descriptors: a row per name, unit norm or zero.
         k: database images per query.
         min_similarity: least dot product of a pair.
+        exclude: ``(query, database image)`` that must not be retrieved.
     """
     rows = {name: row for row, name in enumerate(database)}
-    same = [(row, rows[name]) for row, name in enumerate(queries) if name in rows]
-    exclude = np.array(same, np.int64).reshape(-1, 2)
-    indices, similarities = top_k(query_descriptors, database_descriptors, k, exclude=exclude)
+    asked = {name: row for row, name in enumerate(queries)}
+    banned = {(row, rows[name]) for name, row in asked.items() if name in rows}
+    banned |= {(asked[query], rows[name]) for query, name in exclude if query in asked and name in rows}
+    indices, similarities = top_k(
+        query_descriptors,
+        database_descriptors,
+        k,
+        exclude=np.array(sorted(banned), np.int64).reshape(-1, 2),
+    )
     wanted = indices >= 0
     if min_similarity is not None:
         wanted &= similarities >= min_similarity
@@ -123,127 +130,179 @@ def from_list(path: Path, scene: Scene, role: PairRole, *, both: bool = False) -
     return pairs
 
 
-def generate_pairs(
-    role: PairRole,
-    configs: Sequence[PairsConfig],
-    scene: Scene,
-    usable: Collection[str],
-    global_descriptors: Descriptors | None,
-) -> list[Pair]:
-    """The union of the generators for ``role``, without repetition.
+@dataclass(frozen=True)
+class Request:
+    """What a generator may look at.
 
-    Args:
-        usable: names of images that have features; others are in no pair.
+    Attributes:
+        usable: names of images that have features.
         global_descriptors: rows for names; None where the run has no global features.
-
-    Returns:
-        Map pairs sorted. Query pairs by query, and for each query in rank order: most similar first
-        where a retrieval says so, generators in the order of the config.
-
-    Raises:
-        ConfigError: a generator needs global descriptors, or a reference model, and there is none.
     """
-    found: dict[Pair, None] = {}
-    for config in _of_role(role, configs, scene):
-        for pair in _generate(role, config, scene, usable, global_descriptors):
-            if pair[0] in usable and pair[1] in usable:
-                found[pair] = None
-    if role == "map":
-        return sorted(found)
-    return sorted(found, key=lambda pair: pair[0])  # stable: keeps the rank order
+
+    role: PairRole
+    scene: Scene
+    usable: Collection[str]
+    global_descriptors: Descriptors | None
+
+    @property
+    def database(self) -> list[str]:
+        return usable_names(self.scene, "db", self.usable)
+
+    @property
+    def asking(self) -> list[str]:
+        """The images that look for partners: database images for the map, else queries."""
+        return usable_names(self.scene, "db" if self.role == "map" else "query", self.usable)
+
+    def records(self, names: Iterable[str]) -> list[ImageRecord]:
+        by_name = {image.name: image for image in self.scene.images}
+        return [by_name[name] for name in names]
+
+    def descriptors(self, names: list[str]) -> Float32[Array, "n d"]:
+        if self.global_descriptors is None:
+            raise ConfigError(
+                "pairs by retrieval need global features, and this run has none",
+                "set globals (for example globals: vlad), or use pairs: [{use: exhaustive, for: both}]",
+            )
+        return self.global_descriptors(names)
 
 
-def needs_globals(configs: Sequence[PairsConfig], scene: Scene) -> bool:
-    """Whether any generator will ask for global descriptors of this scene's images."""
-    return any(
-        isinstance(config, RetrievalPairs)
-        for role in ("map", "query")
-        for config in _of_role(role, configs, scene)
+def generate(config: PairsConfig, request: Request) -> list[Pair]:
+    """The pairs of one generator, in its order; errors: see :func:`loc.stages.pair_union.generate_pairs`."""
+    if isinstance(config, ListedPairs):
+        return from_list(config.path, request.scene, request.role, both=config.for_ == "both")
+    for kind, generator in _GENERATORS.items():
+        if isinstance(config, kind):
+            pairs = generator(config, request)
+            return [(min(pair), max(pair)) for pair in pairs] if request.role == "map" else pairs
+    raise ConfigError(f"pairs: {type(config).__name__} cannot generate pairs", "see: loc plugins config")
+
+
+def _exhaustive(_: ExhaustivePairs, request: Request) -> list[Pair]:
+    if request.role == "map":
+        return exhaustive(request.database)
+    return exhaustive_query(request.asking, request.database)
+
+
+def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
+    asking, database = request.asking, request.database
+    db_rows = request.descriptors(database)
+    if not asking or not database:
+        return []
+    rows = db_rows if request.role == "map" else request.descriptors(asking)
+    return from_retrieval(asking, database, rows, db_rows, config.k, min_similarity=config.min_similarity)
+
+
+def _covisibility(config: CovisibilityPairs, request: Request) -> list[Pair]:
+    if request.scene.model is None:
+        raise ConfigError(
+            "pairs by covisibility need a reference model",
+            "set scene.model (layout colmap), or use pairs: [{use: retrieval}]",
+        )
+    return from_covisibility(request.scene.model, request.database, config.k)
+
+
+def _sequential(config: SequentialPairs, request: Request) -> list[Pair]:
+    ordered = ordered_sequences(config, request.scene, request.usable)
+    pairs = [
+        pair for each in ordered for pair in neighbours(each, config.overlap, quadratic=config.quadratic)
+    ]
+    if config.loop_closure is None:
+        return pairs
+    # A loop leads elsewhere: an image's own neighbourhood is matched already and would fill its k.
+    near = [pair for each in ordered for pair in neighbours(each, config.overlap)]
+    asking = sorted(name for each in ordered for name in each[:: config.loop_closure])
+    database = request.database
+    db_rows = request.descriptors(database)
+    if not asking:
+        return pairs
+    return pairs + from_retrieval(
+        asking,
+        database,
+        db_rows[np.searchsorted(database, asking)],
+        db_rows,
+        config.loop_closure_k,
+        exclude=near + [(second, first) for first, second in near],
     )
 
 
-def predict_pairs(
-    role: PairRole, configs: Sequence[PairsConfig], scene: Scene, usable: Collection[str]
-) -> Prediction:
-    """How many pairs :func:`generate_pairs` will return, without descriptors.
-
-    Exact for everything but map pairs by retrieval (two images may retrieve each other), a similarity
-    threshold, and retrieval united with others. For retrieval it is assumed that every image has a
-    descriptor; for queries, that every usable database image gets into the map.
-    """
-    database = _usable(scene, "db", usable)
-    queries = _usable(scene, "query", usable)
-    n, q = len(database), len(queries)
-    complete = n * (n - 1) // 2 if role == "map" else q * n
-    chosen = _of_role(role, configs, scene)
-    if any(isinstance(config, ExhaustivePairs) for config in chosen):
-        return Prediction(complete, True)
-    known = [config for config in chosen if not isinstance(config, RetrievalPairs)]
-    count = len(generate_pairs(role, known, scene, usable, None))
-    bounds = [_retrieval_bound(role, config, n, q) for config in chosen if isinstance(config, RetrievalPairs)]
-    total = min(complete, count + sum(bound.count for bound in bounds))
-    exact = not bounds or (len(chosen) == 1 and bounds[0].exact) or count == complete
-    return Prediction(total, exact)
+def ordered_sequences(config: SequentialPairs, scene: Scene, usable: Collection[str]) -> list[list[str]]:
+    images = [image for image in scene.db if image.name in usable]
+    return sequences(images, by_time=config.order == "timestamp")
 
 
-def _retrieval_bound(role: PairRole, config: RetrievalPairs, n: int, q: int) -> Prediction:
-    """Of one retrieval: ``k`` per image, but a pair of map images that retrieve each other counts once."""
-    every = config.min_similarity is None
-    if role == "query":
-        return Prediction(q * min(config.k, n), every)
-    k = min(config.k, max(0, n - 1))
-    return Prediction(min(n * k, n * (n - 1) // 2), every and k == max(0, n - 1))
-
-
-def _of_role(role: str, configs: Sequence[PairsConfig], scene: Scene) -> list[PairsConfig]:
-    """The generators for a role, with ``auto`` replaced by what it stands for in this scene."""
-    chosen: list[PairsConfig] = []
-    for config in configs:
-        if config.for_ not in (role, "both"):
-            continue
-        if isinstance(config, AutoPairs):
-            few = len(scene.db) < config.exhaustive_below
-            chosen.append(ExhaustivePairs(for_="both") if few else RetrievalPairs(for_="both", k=config.k))
-        else:
-            chosen.append(config)
-    return chosen
-
-
-def _generate(
-    role: PairRole,
-    config: PairsConfig,
-    scene: Scene,
-    usable: Collection[str],
-    global_descriptors: Descriptors | None,
-) -> list[Pair]:
-    database = _usable(scene, "db", usable)
-    queries = _usable(scene, "query", usable)
-    if isinstance(config, ExhaustivePairs):
-        return exhaustive(database) if role == "map" else exhaustive_query(queries, database)
-    if isinstance(config, ListedPairs):
-        return from_list(config.path, scene, role, both=config.for_ == "both")
-    if isinstance(config, CovisibilityPairs):
-        if scene.model is None:
-            raise ConfigError(
-                "pairs by covisibility need a reference model",
-                "set scene.model (layout colmap), or use pairs: [{use: retrieval}]",
-            )
-        return from_covisibility(scene.model, database, config.k)
-    if not isinstance(config, RetrievalPairs):
-        raise ConfigError(f"pairs: {type(config).__name__} cannot generate pairs", "see: loc plugins config")
-    if global_descriptors is None:
+def _poses(config: PosePairs, request: Request) -> list[Pair]:
+    database: dict[str, Pose] = {}
+    for image in request.records(request.database):
+        if image.pose is not None:
+            database[image.name] = image.pose
+    if request.database and not database:
         raise ConfigError(
-            "pairs by retrieval need global features, and this run has none",
-            "set globals (for example globals: vlad), or use pairs: [{use: exhaustive, for: both}]",
+            "pairs by poses need database images with known poses, and this scene has none",
+            "use a layout with a reference model (colmap, aachen), or pairs: [{use: retrieval}]",
         )
-    asking = database if role == "map" else queries
-    if not asking or not database:
-        return []
-    db_rows = global_descriptors(database)
-    rows = db_rows if role == "map" else global_descriptors(queries)
-    pairs = from_retrieval(asking, database, rows, db_rows, config.k, min_similarity=config.min_similarity)
-    return [(min(pair), max(pair)) for pair in pairs] if role == "map" else pairs
+    asking = database
+    if request.role == "query":
+        asking = {
+            image.name: image.pose_prior
+            for image in request.records(request.asking)
+            if image.pose_prior is not None
+        }
+        if request.asking and not asking:
+            raise ConfigError(
+                "pairs of queries by poses need rough poses of the queries, and there are none",
+                "give a file 'name qw qx qy qz tx ty tz': --set scene.priors=FILE, or use for: map",
+            )
+        _tell_without("prior pose", request.asking, asking)
+    return nearest_poses(
+        asking, database, config.k, max_distance=config.max_distance, max_angle_deg=config.max_angle_deg
+    )
 
 
-def _usable(scene: Scene, role: Literal["db", "query"], usable: Collection[str]) -> list[str]:
+def _gps(config: GpsPairs, request: Request) -> list[Pair]:
+    database = _positions(request.records(request.database))
+    if request.database and not database:
+        raise DataError(
+            f"pairs by gps: none of the {len(request.database)} database photos has a GPS position in its "
+            "EXIF data",
+            "photos lose it when they are edited or sent: use the originals, or pairs: [{use: retrieval}]",
+        )
+    asking = database if request.role == "map" else _positions(request.records(request.asking))
+    _tell_without("GPS position", request.asking, asking)
+    return nearest_gps(
+        asking,
+        database,
+        config.k,
+        max_distance_m=config.max_distance_m,
+        use_altitude=config.use_altitude,
+    )
+
+
+def _positions(images: Iterable[ImageRecord]) -> dict[str, GpsPosition]:
+    return {image.name: image.gps for image in images if image.gps is not None}
+
+
+def _tell_without(what: str, names: Sequence[str], known: Collection[str]) -> None:
+    without = [name for name in names if name not in known]
+    if without:
+        log.warning(
+            "%d of %d images have no %s and are in no pair by it, e.g. %s",
+            len(without),
+            len(names),
+            what,
+            without[0],
+        )
+
+
+#: A generator by its section of the config; ``list`` is apart, since its pairs have their order already.
+_GENERATORS: dict[type, Callable[[Any, Request], list[Pair]]] = {
+    ExhaustivePairs: _exhaustive,
+    RetrievalPairs: _retrieval,
+    CovisibilityPairs: _covisibility,
+    SequentialPairs: _sequential,
+    PosePairs: _poses,
+    GpsPairs: _gps,
+}
+
+
+def usable_names(scene: Scene, role: Literal["db", "query"], usable: Collection[str]) -> list[str]:
     return [image.name for image in scene.of_role(role) if image.name in usable]

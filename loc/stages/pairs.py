@@ -6,21 +6,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from loc.config import CovisibilityPairs, ListedPairs, PairsConfig
+from loc.config import CovisibilityPairs, ListedPairs, PairsConfig, PosePairs
 from loc.layouts.lists import expand_glob, read_pairs, write_pairs
 from loc.layouts.reference import images_file
 from loc.runtime.images import content_hash
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals, PairList
-from loc.stages.pair_generators import (
-    PairRole,
-    Prediction,
-    generate_pairs,
-    needs_globals,
-    predict_pairs,
-)
+from loc.stages.pair_generators import PairRole
+from loc.stages.pair_union import Prediction, generate_pairs, needs_globals, predict_pairs
 from loc.stores.fingerprint import digest, fingerprint
-from loc.stores.products import make_product
+from loc.stores.products import check_product, make_product
 from loc.types import Scene
 
 __all__ = [
@@ -59,7 +54,7 @@ def make_pairs(
         among: database images that may be paired (query role: those in the map); default all.
 
     Raises:
-        ConfigError, DataError: see :func:`loc.stages.pair_generators.generate_pairs`.
+        ConfigError, DataError: see :func:`loc.stages.pair_union.generate_pairs`.
     """
     usable = _usable(role, scene, features, among)
     fields = pair_fields(role, scene, features, globals_, config=config, among=among)
@@ -104,7 +99,8 @@ def pairs_folder(role: PairRole, fields: dict[str, Any], workdir: Path) -> Path:
 
 
 def read_pair_list(folder: Path) -> PairList:
-    """Read a finished product."""
+    """Read a finished product; a damaged one is a :class:`loc.errors.StoreError`."""
+    check_product(folder)
     pairs = read_pairs(folder / FILE)
     ranked: dict[str, list[str]] = {}
     if folder.name.startswith("query-"):
@@ -126,7 +122,10 @@ def _options(config: PairsConfig) -> dict[str, Any]:
 
 
 def _inputs(role: PairRole, configs: Sequence[PairsConfig], scene: Scene) -> list[str]:
-    """Content of the files that generators read, in the order of the generators."""
+    """What generators read besides photos and descriptors, in the order of the generators.
+
+    GPS positions and times are in the photos, whose content the fingerprint covers anyway.
+    """
     hashes = []
     for config in configs:
         if config.for_ not in (role, "both"):
@@ -135,4 +134,9 @@ def _inputs(role: PairRole, configs: Sequence[PairsConfig], scene: Scene) -> lis
             hashes += [content_hash(path) for path in expand_glob(config.path)]
         elif isinstance(config, CovisibilityPairs) and scene.model is not None:
             hashes.append(content_hash(images_file(scene.model)))
+        elif isinstance(config, PosePairs):
+            known = {image.name: image.pose for image in scene.db}
+            if role == "query":
+                known |= {image.name: image.pose_prior for image in scene.queries}
+            hashes.append(fingerprint({name: pose and pose.to_json() for name, pose in known.items()}))
     return hashes

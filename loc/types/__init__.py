@@ -8,12 +8,13 @@ Arrays are NumPy, on the host; pixels follow :mod:`loc.conventions` (corner orig
 from loc.types.features import LocalFeatures, Matches
 from loc.types.geometry import CAMERA_PARAMS, Array, Camera, Pose
 from loc.types.results import QueryResult, Status
-from loc.types.scene import ImageRecord, Intrinsics, Role, Scene
+from loc.types.scene import GpsPosition, ImageRecord, Intrinsics, Role, Scene
 
 __all__ = [
     "CAMERA_PARAMS",
     "Array",
     "Camera",
+    "GpsPosition",
     "ImageRecord",
     "Intrinsics",
     "LocalFeatures",

@@ -16,6 +16,20 @@ Intrinsics = Literal["given", "exif", "guess"]
 
 
 @dataclass(frozen=True)
+class GpsPosition:
+    """Where a photo was taken, on the WGS84 ellipsoid; as good as a phone knows it.
+
+    Attributes:
+        latitude_deg, longitude_deg: north and east positive.
+        altitude_m: above the ellipsoid or the sea (EXIF does not say which), or None.
+    """
+
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float | None = None
+
+
+@dataclass(frozen=True)
 class ImageRecord:
     """One photo of a scene.
 
@@ -28,6 +42,9 @@ class ImageRecord:
         pose: known pose (mapping images of a reference model), or None.
         mask: image file whose zero pixels hide keypoints, or None.
         intrinsics: where those of its camera are from.
+        gps: position from EXIF, or None.
+        timestamp_s: when it was taken by the camera's clock, or None.
+        pose_prior: roughly where a query was taken (cam_from_world), or None; chooses pairs, never the pose.
     """
 
     name: str
@@ -38,6 +55,9 @@ class ImageRecord:
     pose: Pose | None = None
     mask: Path | None = None
     intrinsics: Intrinsics = "given"
+    gps: GpsPosition | None = None
+    timestamp_s: float | None = None
+    pose_prior: Pose | None = None
 
 
 @dataclass(frozen=True)

@@ -381,6 +381,8 @@ def test_header_reads_the_lens(tmp_path):
         "focal_plane": None,
         "make": "Apple",
         "model": "iPhone 6",
+        "gps": None,
+        "timestamp_s": None,
     }
 
 
