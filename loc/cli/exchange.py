@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loc.cli.console import Json, print_json, print_line
+from loc.cli.console import Json, print_json, print_line, runtime
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 Map = Annotated[
@@ -139,7 +139,8 @@ def import_hloc(
         model=model,
         name=name,
     )
-    done = read(files, output, force=force)
+    with runtime("cpu", 0) as where:
+        done = read(files, output, runtime=where, force=force)
     lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
     _say(done.to_json(), lines, done.notes, f"go on with: loc run {done.config} -o {output}", json=json)
 

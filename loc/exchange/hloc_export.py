@@ -25,13 +25,15 @@ from loc.record import read_record
 from loc.stages.pairs import read_pair_list
 from loc.stages.poses import Poses
 from loc.stores.features import FeatureStore, GlobalStore
-from loc.stores.files import read_json, writing
+from loc.stores.files import read_json, require_space, writing
 from loc.stores.matches import MatchStore, PairKey
 from loc.stores.parts import ItemKey
 from loc.types import Camera
 
 FEATURES, GLOBALS, MATCHES = "features.h5", "global-feats.h5", "matches.h5"
 Pair = tuple[str, str]
+#: HDF5's own bytes for a group with two data sets (measured: 1,700).
+_PAIR_BYTES = 2_000
 
 
 @dataclass
@@ -69,6 +71,7 @@ def export_hloc(run: Path, target: Path, *, matches: bool = True, force: bool = 
     about = {"kind": "hloc", "run": run.resolve().name, "keypoint_origin": "centre of the top-left pixel"}
     with export_folder(target, about, force=force) as folder, writing(target.parent):
         writer = _Writer(run, record, folder, out)
+        require_space(folder, writer.nbytes(pairs if matches else {}))
         writer.features()
         writer.globals()
         for role, listed in pairs.items():
@@ -107,6 +110,24 @@ class _Writer:
     def items(self) -> dict[str, ItemKey]:
         listed = self.record["features"]["items"]
         return {name: ItemKey(name, content) for name, content in sorted(listed.items())}
+
+    def nbytes(self, pairs: dict[str, list[Pair]]) -> float:
+        """About what will be written: `matches0` and its scores are dense, the rest is as in the stores."""
+        features = FeatureStore(self.run / self.record["features"]["folder"])
+        items = self.items
+        # uint8 descriptors grow to float16; the store may hold other images too.
+        total = 2.0 * features.nbytes * len(items) / max(1, len(features)) + _PAIR_BYTES * len(items)
+        for listed in pairs.values():
+            total += sum(6.0 * features.count(items[first]) + _PAIR_BYTES for first, _ in listed)
+        features.close()
+        if "globals" in self.record:
+            store = GlobalStore(self.run / self.record["globals"]["folder"])
+            total += store.nbytes
+            store.close()
+        if "map" in self.record:
+            folder = self.run / self.record["map"]
+            total += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return total
 
     def features(self) -> None:
         store = FeatureStore(self.run / self.record["features"]["folder"])

@@ -190,9 +190,8 @@ class _Importer:
             items = _Items(store, writer, _same_features)
             for path in self.files.features:
                 with opened(path) as file:
-                    for name in list_names(file, "keypoints"):
-                        if name not in self.keys:
-                            continue
+                    names = [name for name in list_names(file, "keypoints") if name in self.keys]
+                    for name in self.runtime.track(names, f"features {path.name}", len(names)):
                         features = read_features(file, name, sizes[name])
                         if file[name]["keypoints"].dtype == np.float16:
                             half += 1
@@ -303,7 +302,8 @@ class _Importer:
             with opened(path) as file:
                 found = find_pairs(file, self.keys, listed)
                 unknown += len(found.unknown)
-                for pair, key in found.found.items():
+                resolved = self.runtime.track(found.found.items(), f"matches {path.name}", len(found.found))
+                for pair, key in resolved:
                     matches = read_matches(file, key, (features.count(pair[0]), features.count(pair[1])))
                     ordered = _ordered(pair, queries)
                     if ordered is not None:

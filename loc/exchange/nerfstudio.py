@@ -18,7 +18,8 @@ from jaxtyping import Float64
 from loc.errors import DataError
 from loc.exchange.models import open_model
 from loc.exchange.targets import export_folder
-from loc.layouts.assemble import require_on_disk
+from loc.layouts import load_scene
+from loc.plugins.blocks import load_config
 from loc.record import FILE, open_map, read_record
 from loc.stores.files import write_json
 from loc.types import Array, Camera, Pose
@@ -57,14 +58,14 @@ def export_nerfstudio(
         DataError: photos are not under the image root, or a camera model nerfstudio does not have.
     """
     bundle = open_map(run)
-    root = images or _image_root(run)
     names = bundle.registered
-    require_on_disk(names, root, source=f"the map {bundle.folder}")
-    missing = [name for name in names if not (root / name).is_file()]
+    paths = _photos(run) if images is None else {name: images / name for name in names}
+    missing = [name for name in names if name not in paths or not paths[name].is_file()]
     if missing:
+        where = "where the run had them" if images is None else f"under {images}"
         raise DataError(
-            f"{len(missing)} of {len(names)} images of the map are not under {root}: {missing[0]}",
-            "give the image root: --images ROOT",
+            f"{len(missing)} of {len(names)} images of the map are not {where}: {missing[0]}",
+            "give the folder that names are relative to: --images ROOT",
         )
     cameras = {key: intrinsics(camera) for key, camera in sorted(bundle.cameras.items())}
     used = {bundle.camera_ids[name] for name in names}
@@ -72,7 +73,7 @@ def export_nerfstudio(
     base = target.absolute().parent.resolve() / target.name
     frames = [
         {
-            "file_path": Path(os.path.relpath((root / name).resolve(), base)).as_posix(),
+            "file_path": Path(os.path.relpath(paths[name].resolve(), base)).as_posix(),
             "transform_matrix": camera_to_world(bundle.poses[name]).tolist(),
             **({} if shared else cameras[bundle.camera_ids[name]]),
         }
@@ -129,8 +130,9 @@ def intrinsics(camera: Camera) -> dict[str, Any]:
     return out
 
 
-def _image_root(run: Path) -> Path:
-    root = read_record(run)["config"]["scene"]["images"] if (run / FILE).is_file() else None
-    if root is None:
+def _photos(run: Path) -> dict[str, Path]:
+    """Name → path of the photos, as the run's config finds them now."""
+    if not (run / FILE).is_file():
         raise DataError(f"{run} does not say where its photos are", "give the image root: --images ROOT")
-    return Path(root)
+    config = load_config({"scene": read_record(run)["config"]["scene"]})
+    return {image.name: image.path for image in load_scene(config.scene).images}

@@ -41,6 +41,22 @@ def writing(folder: Path) -> Iterator[None]:
         raise
 
 
+def require_space(folder: Path, nbytes: float) -> None:
+    """Raise a :class:`ResourceError` where a disk has less than ``nbytes`` free.
+
+    HDF5 does not survive a full disk: closing such a file can end the process with a segmentation
+    fault (h5py 3.16 on a full tmpfs). So what goes through it asks first.
+    """
+    with writing(folder):
+        free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise ResourceError(
+            f"no space left on the disk of {folder}: {nbytes / 1e6:.1f} MB are needed, "
+            f"{free / 1e6:.1f} MB are free",
+            "free some space, then run the same command again",
+        )
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

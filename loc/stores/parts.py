@@ -25,12 +25,14 @@ import h5py
 import numpy as np
 
 from loc.errors import ContractError, StoreError
-from loc.stores.files import make_folder, read_sealed, sync, write_sealed, writing
+from loc.stores.files import make_folder, read_sealed, require_space, sync, write_sealed, writing
 
 FORMAT = 1
 MAX_ITEMS = 64
 MAX_SECONDS = 30.0
 MAX_BYTES = 128 << 20
+#: At least what HDF5 adds to an item: groups, headers, checksums.
+_ITEM_BYTES = 8 << 10
 _OPEN_FILES = 32
 _CHUNK_BYTES = 1 << 20
 #: What reading a part that is damaged, or was made by something else, may raise.
@@ -240,6 +242,7 @@ class PartWriter(Generic[K, T]):
         folder = self._store.folder / "parts"
         final = folder / f"{self._name}-{self._number:05d}.h5"
         temporary = folder / f".{final.name}.tmp"
+        require_space(folder, self._bytes + _ITEM_BYTES * (len(self._items) + 1))
         with writing(folder):
             try:
                 # A part is written once and closed, so the newer format is safe; it spends 2 kB on

@@ -312,7 +312,11 @@ def test_nerfstudio(made: Run, cli: Cli, tmp_path: Path) -> None:
     assert data["camera_model"] == "OPENCV"
     assert (target / data["ply_file_path"]).is_file()
     assert cli("export", "nerfstudio", made.workdir, "-o", tmp_path / "b", "--images", tmp_path) == 3
-    assert "none of the" in cli.err
+    assert f"images of the map are not under {tmp_path}" in cli.err
+    assert cli("export", "nerfstudio", made.bundle.folder, "-o", tmp_path / "b") == 3
+    assert "does not say where its photos are" in cli.err
+    root = made.workdir.parent / "images"
+    assert cli("export", "nerfstudio", made.bundle.folder, "-o", tmp_path / "b", "--images", root) == 0
 
 
 @pytest.mark.parametrize("what", ["hloc", "colmap", "ply", "csv", "nerfstudio"])
@@ -320,6 +324,30 @@ def test_exports_of_what_is_no_run(cli: Cli, tmp_path: Path, what: str) -> None:
     assert cli("export", what, tmp_path, "-o", tmp_path / "out") == 3
     assert "is not a run folder" in cli.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk(made: Run, exported: Path, cli: Cli, tmp_path: Path, monkeypatch: Any) -> None:
+    """HDF5 ends the process on a full disk, so the space is asked for before."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    assert cli("export", "hloc", made.workdir, "-o", tmp_path / "out") == 1
+    assert "MB are needed, 0.1 MB are free\n  free some space" in cli.err
+    assert list(tmp_path.iterdir()) == []
+    images = made.workdir.parent / "images"
+    argv = [
+        "import",
+        "hloc",
+        "--features",
+        exported / "features.h5",
+        "--images",
+        images,
+        "-o",
+        tmp_path / "run",
+    ]
+    assert cli(*argv) == 1
+    assert "no space left on the disk" in cli.err
+    monkeypatch.undo()
+    assert cli(*argv) == 0
 
 
 def test_help(cli: Cli) -> None:
