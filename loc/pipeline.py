@@ -16,7 +16,7 @@ from typing import Any, Literal
 from loc.config import RunConfig, suggest
 from loc.errors import ConfigError
 from loc.layouts import load_scene
-from loc.plugins.blocks import resolve_block
+from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.record import Record, run_log
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle
@@ -95,8 +95,15 @@ class _Line:
     where: dict[str, Any]  # what every stage takes: workdir, runtime
     failed: dict[str, str] = field(default_factory=dict)  # photos without features, by now
 
+    def plugin(self, section: str, extractor: ResolvedPlugin | None = None) -> ResolvedPlugin:
+        """A plug-in of the config; a matcher is set up for the features of ``extractor``."""
+        runtime: Runtime = self.where["runtime"]
+        plugin = resolve_block(section, getattr(self.config, section))
+        plugin = plugin if extractor is None else plugin.for_features(extractor)
+        return plugin.ready(runtime.torch_device)
+
     def describe(self, images: Sequence[ImageRecord]) -> tuple[Features, Globals | None]:
-        plugin = resolve_block("features", self.config.features)
+        plugin = self.plugin("features")
         with self.record.timed("features"):
             features = extract_features(images, plugin=plugin, failed=self.failed, **self.where)
         self.failed.update(features.skipped)
@@ -106,7 +113,7 @@ class _Line:
                 globals_ = extract_globals(
                     images,
                     features,
-                    plugin=resolve_block("globals", self.config.globals),
+                    plugin=self.plugin("globals"),
                     fit_names=[image.name for image in self.scene.db],
                     **self.where,
                 )
@@ -129,7 +136,7 @@ class _Line:
         return pairs
 
     def match(self, features: Features, pairs: PairList) -> Matched:
-        plugin = resolve_block("matcher", self.config.matcher)
+        plugin = self.plugin("matcher", features.plugin)
         with self.record.timed("matches"):
             matches = match_pairs(features, pairs.pairs, plugin=plugin, **self.where)
         self.record.matched(matches)

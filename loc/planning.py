@@ -118,8 +118,11 @@ def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime 
     """Predict every stage of ``loc run config -o workdir``; writes nothing into ``workdir``."""
     runtime = runtime or Runtime()
     scene = load_scene(config.scene)
-    extractor = resolve_block("features", config.features)
-    matcher = resolve_block("matcher", config.matcher)
+    extractor = resolve_block("features", config.features).ready(runtime.torch_device, fetch=False)
+    matcher = resolve_block("matcher", config.matcher).for_features(extractor)
+    matcher = matcher.ready(runtime.torch_device, fetch=False)
+    if not extractor.is_here or not matcher.is_here:
+        sample = 0  # a prediction downloads nothing
     keys, unreadable = content_keys(scene.images, runtime)
     images = [image for image in scene.images if image.name in keys]
     pixels = _pixels(images, extractor)

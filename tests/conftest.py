@@ -25,6 +25,17 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def public_weights() -> Path:
+    """Folder with the weights of DISK, ALIKED and LightGlue (`make weights`); required in CI."""
+    folder = ROOT / ".cache" / "weights"
+    if not (folder / "disk_lightglue.pth").is_file():
+        if os.environ.get("LOC_CI"):
+            pytest.fail(f"{folder} has no weights: make weights")
+        pytest.skip(f"needs weights in {folder}: make weights")
+    return folder
+
+
 @pytest.fixture
 def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Print a measured number in the summary; what a worker of xdist prints is lost otherwise."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loc.cli import bench, demo, doctor, exchange, show, submit
+from loc.cli import bench, demo, doctor, exchange, show, submit, weights
 from loc.cli.console import (
     Batch,
     Device,
@@ -34,7 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Visual localization in SfM workflows: from a folder of photos to a map, to query poses with a "
-    "verdict, to a report. Add --debug to any command for tracebacks.",
+    "verdict, to a report. Any command takes --debug (tracebacks), --weights-dir DIR, --offline (no "
+    "downloads) and --accept-license (of weights for non-commercial use).",
 )
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a shipped config (loc plugins).")]
 
@@ -241,5 +242,5 @@ def digest(
         print_rows(["artefact", "digest"], [[name, value] for name, value in found.items()])
 
 
-for module in (demo, show, submit, exchange, doctor, bench):
+for module in (demo, show, submit, exchange, doctor, bench, weights):
     module.register(app)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from pydantic import create_model
 
 from loc.config import Block, RunConfig, apply_overrides, read_yaml, suggest, validate
 from loc.errors import ConfigError, LocError, PluginError
+from loc.plugins.precision import resolve_precision
 from loc.plugins.protocols import Kind, PluginConfig
 from loc.plugins.registry import list_plugins, load_plugin
+from loc.weights.card import WeightFile
+from loc.weights.files import find, identity, locate
 
 SECTIONS: dict[str, Kind] = {"features": "extractor", "globals": "global", "matcher": "matcher"}
 
@@ -49,8 +53,50 @@ class ResolvedPlugin:
             "version": self.cls.version,
             "config": self.config.model_dump(mode="json"),
             "stage_options": self.stage_options,
-            "weights": [weights.sha256 or weights.url for weights in getattr(self.cls, "weights", ())],
+            "weights": [identity(file) for file in self.weights],
         }
+
+    @property
+    def weights(self) -> tuple[WeightFile, ...]:
+        """The files this configuration needs."""
+        if hasattr(self.cls, "weights_for"):
+            chosen: tuple[WeightFile, ...] = self.cls.weights_for(self.config)
+            return chosen
+        return tuple(getattr(self.cls, "weights", ()))
+
+    def for_features(self, extractor: ResolvedPlugin) -> ResolvedPlugin:
+        """This matcher set up for the features of ``extractor``; most match anything and stay as they are.
+
+        Raises:
+            PluginError: it cannot match these features.
+        """
+        if not hasattr(self.cls, "for_features"):
+            return self
+        return replace(self, config=self.cls.for_features(self.config, extractor.name))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of its weights are on this machine."""
+        return all(find(file) is not None for file in self.weights)
+
+    def ready(self, device: Callable[[], str], *, fetch: bool = True) -> ResolvedPlugin:
+        """This plug-in with its weights on this machine, and `precision: auto` replaced by what it means.
+
+        Both are part of the fingerprint, so this comes before any folder is named.
+
+        Args:
+            device: gives the device's name for torch; called only where the answer matters.
+            fetch: bring missing weights here; without, they stay missing.
+
+        Raises:
+            WeightsError: weights are missing and cannot be downloaded, or are not the expected ones.
+        """
+        for file in self.weights if fetch else ():
+            locate(file)
+        if getattr(self.config, "precision", None) != "auto":
+            return self
+        settled = {"precision": resolve_precision("auto", device())}
+        return replace(self, config=self.config.model_copy(update=settled))
 
 
 class StageOptions(PluginConfig):
@@ -98,7 +144,9 @@ def resolve_block(section: str, block: Block | str, *, source: str = "") -> Reso
         __base__=(cls.Config, StageOptions) if looks_at_pixels else cls.Config,
     )
     validate(merged, block, where=section, source=source, hint=f"loc plugins {name}")
-    stage = StageOptions.model_validate({key: block[key] for key in stage_fields if key in block})
+    stage = StageOptions.model_validate(
+        getattr(cls, "stage_defaults", {}) | {key: block[key] for key in stage_fields if key in block}
+    )
     return ResolvedPlugin(
         kind=kind,
         name=name,

@@ -59,8 +59,8 @@ def check_extractor(
     Its card; shapes, dtypes and ranges; a black image, odd sizes and the smallest allowed side;
     repeatability; batch = singles; and the geometry: keypoints move with the picture as (x, y),
     descriptors go with them, and the origin is the declared one (half a pixel is found by mirroring
-    the image). A method whose published form is biased declares ``known_bias_px: float``, the same
-    for x and y: how much its keypoints lie too far right and down.
+    the image). A method whose published form is biased declares ``known_bias_px``, a number or (x, y):
+    how much its keypoints lie too far right and down.
 
     Args:
         cls: the plug-in's class.
@@ -92,10 +92,10 @@ def check_extractor(
     _check_repeats(run, image, base)
     _check_batch(run, [image, moved, np.ascontiguousarray(image[:, ::-1])])
     check_shift(name, base, shifted, SHIFT_XY)
-    bias = float(getattr(cls, "known_bias_px", 0.0))
+    bias = np.broadcast_to(np.asarray(getattr(run.plugin, "known_bias_px", 0.0), np.float64), 2)
     for axis, flipped in ((0, image[:, :, ::-1]), (1, image[:, ::-1])):
         mirrored = run.one(np.ascontiguousarray(flipped))
-        check_mirror(name, base, mirrored, axis=axis, known_bias_px=bias)
+        check_mirror(name, base, mirrored, axis=axis, known_bias_px=float(bias[axis]))
     run.check_strays()
 
 

@@ -8,7 +8,6 @@ every plug-in must pass, and the README for a complete example in 20 lines.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loc.conventions import PixelOrigin
 from loc.types import LocalFeatures, Matches
+from loc.weights.card import WeightFile
 
 Kind = Literal["extractor", "global", "matcher"]
 Arrays = dict[str, np.ndarray]
@@ -25,16 +25,6 @@ class PluginConfig(BaseModel):
     """Base of every plug-in's options: frozen, unknown keys refused, all with defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """Weights of a plug-in: where they come from and what they may be used for."""
-
-    url: str
-    sha256: str | None
-    licence: str
-    paper: str
 
 
 class Plugin(Protocol):
@@ -54,8 +44,11 @@ class Extractor(Plugin, Protocol):
 
     ``__call__`` receives float32 images ``(b, c, h, w)`` in [0, 1], RGB or grey, upright, and
     returns one :class:`LocalFeatures` per image, keypoints in px of *these* images in the declared
-    ``pixel_origin``. With ``parallel = "batch"`` images are a ``torch.Tensor`` on ``device``; with
-    ``"process"`` they are a NumPy array of batch 1 and the plug-in runs in several processes.
+    ``pixel_origin``. A plug-in whose method has a rule for the size of the image defines
+    ``resized_wh(wh, resize_max)``; one whose default is not 1600 px defines
+    ``stage_defaults = {"resize_max": …}``. With ``parallel = "batch"`` images are a ``torch.Tensor`` on
+    ``device``; with ``"process"`` they are a NumPy array of batch 1 and the plug-in runs in several
+    processes.
     """
 
     pixel_origin: ClassVar[PixelOrigin]
@@ -108,6 +101,9 @@ class Matcher(Plugin, Protocol):
     ``prepare`` is called once per image and its result handed to every pair the image is in (move
     descriptors to the device there); ``__call__`` gets pairs of prepared features and returns one
     :class:`Matches` per pair. Results must not depend on how pairs are grouped into calls.
+
+    A matcher with weights for certain features defines ``for_features(config, extractor)``, a class
+    method that returns the options for an extractor's name or raises :class:`loc.errors.PluginError`.
     """
 
     #: Fields of LocalFeatures the matcher reads, e.g. {"descriptors"} or {"descriptors", "scores"}.
@@ -119,3 +115,6 @@ class Matcher(Plugin, Protocol):
     def prepare(self, features: LocalFeatures) -> Any: ...
 
     def __call__(self, pairs: Sequence[tuple[Any, Any]]) -> list[Matches]: ...
+
+
+__all__ = ["Extractor", "GlobalExtractor", "Kind", "Matcher", "Plugin", "PluginConfig", "WeightFile"]

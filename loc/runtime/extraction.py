@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from loc.conventions import resize_wh
 from loc.errors import ContractError, DataError, LocError, PluginError, ResourceError
 from loc.plugins.blocks import ResolvedPlugin
 from loc.runtime.images import Photo, apply_mask, features_to_stored, prepare, read_photo
@@ -85,8 +86,16 @@ class PhotoExtractor:
         return [self._finish(item, output) for item, output in zip(batch, outputs, strict=True)]
 
     def _prepared(self, file: PhotoFile, photo: Photo) -> _Prepared:
-        image = prepare(photo, long_side=self.plugin.stage_options.get("resize_max"))
+        image = prepare(photo, to_wh=self._resized_wh(photo.pixels.shape[1], photo.pixels.shape[0]))
         return _Prepared(file, replace(photo, pixels=photo.pixels[:0]), image)
+
+    def _resized_wh(self, width: int, height: int) -> tuple[int, int]:
+        """Size at which the plug-in sees an upright photo; a plug-in may have a rule of its own."""
+        limit = self.plugin.stage_options.get("resize_max")
+        if hasattr(self._call, "resized_wh"):
+            own: tuple[int, int] = self._call.resized_wh((width, height), limit)
+            return own
+        return resize_wh((width, height), limit)
 
     def _run_plugin(self, images: np.ndarray, batch: list[_Prepared]) -> Any:
         shown: Any = images

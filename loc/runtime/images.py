@@ -23,7 +23,6 @@ from loc.conventions import (
     PixelOrigin,
     corner_from_center,
     rescale_xy,
-    resize_wh,
     stored_from_upright_angle,
     stored_from_upright_xy,
     upright_wh,
@@ -133,16 +132,15 @@ def image_header(path: Path) -> tuple[tuple[int, int], dict[str, Any]]:
     }
 
 
-def prepare(photo: Photo, *, long_side: int | None) -> Float32[Array, "c h w"]:
-    """The plug-in's input: ``(c, h, w)`` float32 in [0, 1], long side at most ``long_side`` px.
+def prepare(photo: Photo, *, to_wh: tuple[int, int]) -> Float32[Array, "c h w"]:
+    """The plug-in's input: ``(c, h, w)`` float32 in [0, 1] of the upright photo, shrunk to ``to_wh`` px.
 
-    Shrinks by area averaging (the right anti-aliasing for large factors); never enlarges.
+    Shrinks by area averaging: the right anti-aliasing for large factors.
     """
     import cv2
 
     pixels = photo.pixels
     height, width = pixels.shape[:2]
-    to_wh = resize_wh((width, height), long_side)
     if to_wh != (width, height):
         pixels = cv2.resize(pixels, to_wh, interpolation=cv2.INTER_AREA)
     # Plane by plane: a strided conversion of the whole takes four times as long.

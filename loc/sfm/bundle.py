@@ -81,7 +81,8 @@ class MapBundle:
 
     @property
     def matcher(self) -> ResolvedPlugin:
-        return resolve_block("matcher", self._block("matcher"), source=str(self.folder / FILE))
+        block = self._block("matcher")
+        return resolve_block("matcher", block, source=str(self.folder / FILE)).for_features(self.extractor)
 
     @property
     def global_extractor(self) -> ResolvedPlugin | None:

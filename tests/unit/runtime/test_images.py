@@ -143,7 +143,7 @@ def test_wide_panorama_above_pillows_own_limit(tmp_path, monkeypatch, name):
         Image.open(tmp_path / name).load()
     photo = read_photo(tmp_path / name, color="gray")
     assert photo.stored_wh == (40_000, 46)
-    assert prepare(photo, long_side=1600).shape == (1, 2, 1600)
+    assert prepare(photo, to_wh=(1600, 2)).shape == (1, 2, 1600)
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
@@ -167,7 +167,7 @@ def test_one_pixel(tmp_path):
     path = save(tmp_path / "a.png", Image.new("RGB", (1, 1), (10, 20, 30)))
     photo = read_photo(path, color="rgb")
     assert photo.pixels.tolist() == [[[10, 20, 30]]]
-    assert prepare(photo, long_side=1600).shape == (3, 1, 1)
+    assert prepare(photo, to_wh=(1, 1)).shape == (3, 1, 1)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
@@ -265,18 +265,18 @@ def test_orientation_agrees_with_pillow_and_with_the_conventions(tmp_path, orien
 # --- there and back --------------------------------------------------------------------------
 
 
-def test_prepare_never_enlarges_and_stays_in_range():
+def test_prepare_stays_in_range():
     photo = Photo(np.full((30, 40, 3), 255, np.uint8), (40, 30))
-    same, small = prepare(photo, long_side=1600), prepare(photo, long_side=20)
+    same, small = prepare(photo, to_wh=(40, 30)), prepare(photo, to_wh=(20, 15))
     assert (same.shape, small.shape, same.dtype) == ((3, 30, 40), (3, 15, 20), np.float32)
     assert same.max() == small.max() == 1.0
     assert same.flags.c_contiguous
-    assert prepare(Photo(photo.pixels[..., 0], (40, 30)), long_side=None).shape == (1, 30, 40)
+    assert prepare(Photo(photo.pixels[..., 0], (40, 30)), to_wh=(40, 30)).shape == (1, 30, 40)
 
 
 def test_prepare_averages_areas():
     checker = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    small = prepare(Photo(checker, (64, 64)), long_side=16)
+    small = prepare(Photo(checker, (64, 64)), to_wh=(16, 16))
     np.testing.assert_allclose(small, 0.5, atol=0.01)
 
 

@@ -1,0 +1,1 @@
+"""Network trunks that several methods share; plug-ins bring the weights."""

@@ -1,0 +1,1 @@
+"""Weights of plug-ins: where they lie, how they get there, how they are read."""

@@ -1,0 +1,72 @@
+"""Where weights are found, and that another file of the same name is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from loc.errors import WeightsError
+from loc.weights import files
+from loc.weights.card import WeightFile
+
+FILE = WeightFile("http://127.0.0.1:9/models/net.pth?raw=1", None, "MIT", "paper", commercial_ok=True)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("LOC_WEIGHTS_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOC_OFFLINE", "1")
+    return tmp_path
+
+
+def test_name_of_a_file() -> None:
+    assert FILE.name == "net.pth"
+
+
+def test_named_folders_come_before_the_cache(folders) -> None:
+    (folders / "cache").mkdir()
+    (folders / "cache" / "net.pth").write_bytes(b"cache")
+    assert files.locate(FILE) == folders / "cache" / "net.pth"
+    (folders / "mine" / "net.pth").write_bytes(b"cache")
+    assert files.locate(FILE) == folders / "mine" / "net.pth"
+
+
+def test_offline_says_where_to_put_it(folders) -> None:
+    with pytest.raises(WeightsError, match="LOC_OFFLINE") as caught:
+        files.locate(FILE)
+    assert FILE.url in caught.value.next_step
+
+
+def test_first_use_pins_the_hash(folders) -> None:
+    path = folders / "mine" / "net.pth"
+    path.write_bytes(b"first")
+    files.locate(FILE)
+    assert files.pinned(FILE) == files.sha256_of(path)
+    path.write_bytes(b"another file")
+    with pytest.raises(WeightsError, match="not the expected file") as caught:
+        files.locate(FILE)
+    assert "--repin net.pth" in caught.value.next_step
+    files.repin(FILE, path)
+    assert files.locate(FILE) == path
+
+
+def test_published_hash_is_checked(folders) -> None:
+    path = folders / "mine" / "net.pth"
+    path.write_bytes(b"first")
+    with pytest.raises(WeightsError, match="published"):
+        files.locate(WeightFile(FILE.url, "0" * 64, "MIT", ""))
+
+
+def test_damaged_lock(folders) -> None:
+    (folders / "mine" / "net.pth").write_bytes(b"first")
+    (folders / "cache").mkdir()
+    (folders / "cache" / files.LOCK).write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match="damaged"):
+        files.locate(FILE)
+
+
+def test_identity_is_the_hash_once_the_file_is_here(folders) -> None:
+    assert files.identity(FILE) == FILE.url
+    (folders / "mine" / "net.pth").write_bytes(b"first")
+    assert files.identity(FILE) == files.sha256_of(folders / "mine" / "net.pth")
