@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from loc.plugins.contract import check_extractor, check_global_extractor, check_matcher
@@ -10,9 +12,22 @@ from loc.plugins.registry import list_plugins, load_plugin
 CHECKS = {"extractor": check_extractor, "global": check_global_extractor, "matcher": check_matcher}
 
 
+#: What the defaults need that is not here: the authors' fine-tuned weights, a licence's acceptance.
+OPTIONS = {
+    "d2net": {"weights": "ots", "precision": "fp32"},
+    "r2d2": {"accept_license": True},
+    "lightglue": {"features": "disk"},
+}
+
+
 @pytest.mark.parametrize("info", list_plugins(), ids=lambda info: f"{info.kind}-{info.name}")
-def test_contract(info) -> None:
-    CHECKS[info.kind](load_plugin(info.kind, info.name))
+def test_contract(info, request, tmp_path, monkeypatch) -> None:
+    cls = load_plugin(info.kind, info.name)
+    if getattr(cls, "weights", ()):
+        folders = (request.getfixturevalue("shared") / "weights", request.getfixturevalue("public_weights"))
+        monkeypatch.setenv("LOC_WEIGHTS_DIR", os.pathsep.join(map(str, folders)))
+        monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path))
+    CHECKS[info.kind](cls, OPTIONS.get(info.name))
 
 
 def test_the_built_ins_are_among_them() -> None:

@@ -1,0 +1,1 @@
+"""Bridges to other toolboxes: their models here, ours there."""
