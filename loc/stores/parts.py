@@ -31,7 +31,7 @@ FORMAT = 1
 MAX_ITEMS = 64
 MAX_SECONDS = 30.0
 MAX_BYTES = 128 << 20
-#: At least what HDF5 adds to an item: groups, headers, checksums.
+#: At least what HDF5 adds to an image, and to a part: groups, headers, checksums.
 _ITEM_BYTES = 8 << 10
 _OPEN_FILES = 32
 _CHUNK_BYTES = 1 << 20
@@ -242,7 +242,7 @@ class PartWriter(Generic[K, T]):
         folder = self._store.folder / "parts"
         final = folder / f"{self._name}-{self._number:05d}.h5"
         temporary = folder / f".{final.name}.tmp"
-        require_space(folder, self._bytes + _ITEM_BYTES * (len(self._items) + 1))
+        require_space(folder, self._bytes + _ITEM_BYTES * (len(self._buffered) + 1))
         with writing(folder):
             try:
                 # A part is written once and closed, so the newer format is safe; it spends 2 kB on
