@@ -44,7 +44,8 @@ class Record:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the wall time of the block to the stage's."""
+        """Add the wall time of the block to the stage's; the log says when it began."""
+        log.info("stage %s", stage)
         started = time.perf_counter()
         try:
             yield

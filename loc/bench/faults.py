@@ -46,9 +46,8 @@ if __name__ == "__main__":
     main(sys.argv[1:])
 """
 _CONFIG = {
-    "features.resize_max": 800,
-    "features.max_keypoints": 1500,
-    "pairs": [{"use": "retrieval", "k": 6, "for": "both"}],
+    "features.max_keypoints": 1000,
+    "pairs": [{"use": "retrieval", "k": 5, "for": "both"}],
 }
 #: An attempt that runs this many times as long as the undisturbed run hangs.
 _PATIENCE = 20.0
@@ -259,13 +258,15 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _make_scene(folder: Path, *, frames: int = 12, points: int = 400) -> Path:
+def _make_scene(folder: Path, *, frames: int = 12, points: int = 200) -> Path:
     """Photos of textured patches with a model, by COLMAP's synthesizer, and a config that maps them."""
     images, model = make_folder(folder / "images"), make_folder(folder / "model")
     pycolmap.set_random_seed(0)
     options = pycolmap.SyntheticDatasetOptions()
     options.num_rigs, options.num_cameras_per_rig = 1, 1
     options.num_frames_per_rig, options.num_points3D = frames, points
+    options.camera_width, options.camera_height = 640, 480
+    options.camera_params = [800.0, 320.0, 240.0, 0.0]
     options.camera_has_prior_focal_length = True
     truth = pycolmap.synthesize_dataset(options)
     pycolmap.synthesize_images(pycolmap.SyntheticImageOptions(), truth, images)
