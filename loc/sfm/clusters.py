@@ -35,9 +35,8 @@ def covisibility_clusters(index: PointIndex, names: Sequence[str]) -> list[tuple
 
     last_seen_by = np.full(len(index), -1, np.int32)
     for row, name in enumerate(names):
-        points = index.point_rows(name)
-        points = points[points >= 0]
-        before = np.bincount(last_seen_by[points] + 1, minlength=1)
+        points = index.seen(name)
+        before = np.bincount(last_seen_by.take(points) + 1, minlength=1)
         for other in np.flatnonzero(before[1:]).tolist():
             first, second = sorted((root(other), root(row)))
             parent[second] = first

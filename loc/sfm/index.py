@@ -43,6 +43,7 @@ class PointIndex:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_number", {name: i for i, name in enumerate(self.names)})
+        object.__setattr__(self, "_seen", {})
 
     def __len__(self) -> int:
         return int(self.point_ids.shape[0])
@@ -64,6 +65,14 @@ class PointIndex:
         if number is None:
             return np.zeros(0, np.int32)
         return self.rows[int(self.offsets[number]) : int(self.offsets[number + 1])]
+
+    def seen(self, name: str) -> Int32[Array, " s"]:
+        """``(s,)`` int32, ascending rows of ``xyz`` that an image sees; kept, since queries ask again."""
+        cache: dict[str, Int32[Array, " s"]] = self.__dict__["_seen"]
+        if name not in cache:
+            rows = np.unique(self.point_rows(name))
+            cache[name] = rows[rows >= 0]
+        return cache[name]
 
     def save(self, folder: Path) -> None:
         """Write ``names.json`` and one ``.npy`` per array into ``folder``."""
