@@ -21,6 +21,7 @@ from loc.layouts.reference import poses_of_images
 from loc.types import Camera, Role
 
 T = TypeVar("T")
+_ANYWAY = "check the path and who may read it"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Inventory:
         try:
             return work()
         except LocError as error:
-            self.findings.append(data("problem", check, error.message, error.next_step or ""))
+            self.findings.append(data("problem", check, error.message, error.next_step or _ANYWAY))
             return None
 
     @cached_property

@@ -39,8 +39,7 @@ def scene_of(target: str | Path, overrides: dict[str, Any]) -> SceneConfig:
         if (path / FILE).is_file():
             config = read_record(path)["config"]
             return load_config({"scene": config["scene"]}, overrides).scene
-        layout = "aachen" if (path / "3D-models").is_dir() else "folder"
-        return load_config({"scene": {"layout": layout, "images": str(path)}}, overrides).scene
+        return load_config({"scene": _guessed(path)}, overrides).scene
     shipped = sorted(each.stem for each in configs_folder().glob("*.yaml"))
     if not path.exists() and path.suffix not in (".yaml", ".yml") and str(target) not in shipped:
         raise DataError(
@@ -48,6 +47,18 @@ def scene_of(target: str | Path, overrides: dict[str, Any]) -> SceneConfig:
             f"give a folder of photos, a run folder, or a config: a YAML file or {', '.join(shipped)}",
         )
     return load_config(str(target), overrides).scene
+
+
+def _guessed(folder: Path) -> dict[str, str]:
+    """The layout of a folder: Aachen's, a COLMAP model beside its images, or just photos."""
+    if (folder / "3D-models").is_dir():
+        return {"layout": "aachen", "images": str(folder)}
+    for model in ("sparse/0", "sparse", "model"):
+        has_model = any((folder / model / f"images.{kind}").is_file() for kind in ("bin", "txt"))
+        if has_model and (folder / "images").is_dir():
+            images = str(folder / "images")
+            return {"layout": "colmap", "images": images, "model": str(folder / model)}
+    return {"layout": "folder", "images": str(folder)}
 
 
 def examine_scene(config: SceneConfig, *, full: bool = False) -> list[Finding]:
@@ -304,7 +315,7 @@ def _loaded(config: SceneConfig, before: list[Finding]) -> Iterator[Finding]:
         scene = load_scene(config)
     except LocError as error:
         if not any(finding.level == "problem" for finding in before):
-            yield data("problem", "scene", error.message, error.next_step or "")
+            yield data("problem", "scene", error.message, error.next_step or "mend it and ask again")
         return
     sources = Counter(image.intrinsics for image in scene.images)
     shown = ", ".join(f"{count} {source}" for source, count in sorted(sources.items()))

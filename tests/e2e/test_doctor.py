@@ -199,6 +199,7 @@ def test_a_model_of_other_photos(cli: Cli, tmp_path: Path) -> None:
     code, found = _doctor(cli, *argv)
     assert code == 0
     assert found["intrinsics"][0]["what"] == "the given intrinsics of 6 photos fit their sizes"
+    assert _doctor(cli, tmp_path / "scene") == (code, found)  # images/ beside model/ is recognised
     model = pycolmap.Reconstruction(scene.model)
     for image in model.images.values():
         image.name = f"images/{image.name}"
