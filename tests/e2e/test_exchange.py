@@ -170,6 +170,46 @@ def _contents(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def test_keypoints_and_matches_are_enough(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+    """What dense matchers give: no descriptors, scores called `score`, no sizes; the map is the same."""
+    with h5py.File(exported / "features.h5", "r") as file, h5py.File(tmp_path / "dense.h5", "w") as dense:
+        for name in made.features.keys:
+            dense[f"{name}/keypoints"] = file[name]["keypoints"][()]
+            dense[f"{name}/score"] = file[name]["scores"][()]
+    argv = ["import", "hloc", "--features", tmp_path / "dense.h5", "-o", tmp_path / "run"]
+    argv += ["--images", made.workdir.parent / "images", "--model", made.scene.model]
+    argv += ["--queries", exported / "queries_with_intrinsics.txt"]
+    assert cli(*argv) == 3
+    assert "8 images of" in cli.err
+    assert "keypoints without descriptors\n  give their matches too" in cli.err
+    assert cli(*argv, "--matches", exported / "matches.h5") == 0
+    assert cli("map", tmp_path / "run" / "imported.yaml", "-o", tmp_path / "run") == 0, cli.err
+    assert run_digest(tmp_path / "run")["map"] == run_digest(made.workdir)["map"]
+
+
+def test_a_pair_list_selects(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+    first, second, third, *_ = sorted(image.name for image in made.scene.db)
+    (tmp_path / "pairs.txt").write_text(f"{second} {first}\n{third} {first}\n{third} gone.png\n")
+    argv = ["import", "hloc", "--features", exported / "features.h5", "-o", tmp_path / "run"]
+    argv += ["--images", made.workdir.parent / "images", "--matches"]
+    with h5py.File(exported / "matches.h5", "r") as file, h5py.File(tmp_path / "one.h5", "w") as one:
+        key = "/".join(name.replace("/", "-") for name in (first, second))
+        file.copy(key, one.require_group(key.partition("/")[0]))
+    assert cli(*argv, tmp_path / "one.h5", "--pairs", tmp_path / "pairs.txt") == 0
+    assert f"1 listed pairs have no matches in the files, e.g. '{first}' '{third}'" in cli.out
+    assert (tmp_path / "run" / "imported" / "pairs.txt").read_text() == f"{first} {second}"
+    assert cli(*argv, exported / "matches.h5", "--name", "features") == 3
+    assert "imported.yaml exists and says something else" in cli.err
+    assert cli(*argv, exported / "matches.h5", "--name", "features", "--force") == 0
+    assert (
+        cli(
+            *argv, exported / "matches.h5", "--matches", exported / "matches.h5", "--name", "twice", "--force"
+        )
+        == 3
+    )
+    assert "are twice in the files" in cli.err
+
+
 def test_other_features_under_the_same_name_are_refused(
     made: Run, exported: Path, cli: Cli, tmp_path: Path
 ) -> None:
