@@ -166,3 +166,16 @@ def test_places_too_small_alone_are_tried_together() -> None:
     ]
     result = locate(index, MatchedQuery("q.jpg", CAMERA, xy, pairs), LocalizeConfig())
     assert (result.status, result.num_inliers, result.second_cluster_ratio) == ("ok", 30, 0.0)
+
+
+def test_the_ratio_is_in_the_results_and_in_what_is_printed(tmp_path) -> None:
+    from loc.cli.results import query_json
+    from loc.stages.poses import result_from_json, result_to_json
+
+    result = found(2, [110, 108], clustering=True)
+    row = result_to_json(result)
+    assert row["second_cluster_ratio"] == pytest.approx(108 / 110, abs=1e-6)
+    assert result_from_json(row).second_cluster_ratio == row["second_cluster_ratio"]
+    assert query_json(result)["second_cluster_ratio"] == result.second_cluster_ratio
+    del row["second_cluster_ratio"]  # a file of an earlier version
+    assert result_from_json(row).second_cluster_ratio == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -133,3 +134,16 @@ def test_a_map_in_a_frame_of_its_own():
     with pytest.raises(SubmissionError, match="not in the frame of the reference model") as caught:
         made(QUERIES, known=known, found=bundle(**shifted))
     assert "map.mode=triangulate" in caught.value.next_step
+
+
+def test_notes_on_what_the_server_would_count_as_failed():
+    from loc.cli.submit import _notes
+
+    fallen = [QUERIES[0], replace(QUERIES[3], pose=None, status="pnp_failed")]
+    assert _notes(made(fallen), Path("Aachen_eval_x.txt"), "aachen") == [
+        "no night query has a pose: the server counts the whole condition as failed"
+    ]
+    notes = _notes(made(QUERIES[:1]), Path("poses.txt"), "aachen")
+    assert notes[0] == "the run has no night queries: the server counts the whole condition as failed"
+    assert notes[1].startswith("the benchmark wants the file name Aachen_eval_METHOD.txt")
+    assert _notes(made(QUERIES[:1]), Path("poses.txt"), "colmap") == []
