@@ -32,7 +32,9 @@ _MODEL = Path("3D-models/aachen_v_1_1")
 _POINTS = 6000
 
 
-def make_dataset(folder: Path, size: str = "default", *, seed: int = 0, runtime: Runtime | None = None) -> Path:
+def make_dataset(
+    folder: Path, size: str = "default", *, seed: int = 0, runtime: Runtime | None = None
+) -> Path:
     """Render the town into ``folder/<size>-<fingerprint>``, or find it there; returns that folder.
 
     Photos that an interrupted rendering finished are used again. The result does not depend on the
@@ -58,11 +60,15 @@ def make_dataset(folder: Path, size: str = "default", *, seed: int = 0, runtime:
         prepare(work / "shared", town)
         with Workshop(work / "shared", runtime) as workshop:
             weathers = sorted({shot.weather for shot in plan})
-            compute_light(workshop.run, work / "shared", town, directions=chosen.directions, weathers=weathers)
+            compute_light(
+                workshop.run, work / "shared", town, directions=chosen.directions, weathers=weathers
+            )
             # Photos of one hour follow one another: a worker then reads its depth map of the sun once.
             order = sorted(plan, key=lambda shot: (shot.weather, shot.name))
             jobs = [(shot, work / _IMAGES / shot.name, points) for shot in order]
-            found = dict(zip((shot.name for shot in order), workshop.run(photograph, jobs, "town"), strict=True))
+            found = dict(
+                zip((shot.name for shot in order), workshop.run(photograph, jobs, "town"), strict=True)
+            )
         write_lists(partial, plan)
         observed = {name: seen for name, seen in found.items() if seen is not None}
         write_model(partial / _MODEL, [shot for shot in plan if not shot.is_query], points, observed)
@@ -90,7 +96,7 @@ def reference_points(town: Town) -> Float64[Array, "n 3"]:
 
 
 def write_lists(folder: Path, plan: Sequence[Shot]) -> None:
-    """Query lists and intrinsics of the database, one line ``name MODEL W H params`` per photo; true poses."""
+    """Query lists and intrinsics of the database (lines ``name MODEL W H params``), and the true poses."""
     queries = [shot for shot in plan if shot.is_query]
     lists = {
         Path("queries/day_time_queries_with_intrinsics.txt"): [s for s in queries if "/day/" in s.name],
@@ -100,7 +106,10 @@ def write_lists(folder: Path, plan: Sequence[Shot]) -> None:
     for path, chosen in lists.items():
         make_folder((folder / path).parent)
         write_text(folder / path, "".join(f"{shot.name} {_intrinsics(shot.camera)}\n" for shot in chosen))
-    truth = [f"{shot.name} {_numbers(wxyz_from_xyzw(shot.pose.quat_xyzw))} {_numbers(shot.pose.translation)}\n" for shot in queries]
+    truth = [
+        f"{shot.name} {_numbers(wxyz_from_xyzw(shot.pose.quat_xyzw))} {_numbers(shot.pose.translation)}\n"
+        for shot in queries
+    ]
     write_text(folder / "ground_truth.txt", "".join(truth))
 
 
@@ -145,7 +154,10 @@ def _nvm(
     """
     lines = ["NVM_V3", "", str(len(plan))]
     for shot in plan:
-        quaternion, center = _numbers(wxyz_from_xyzw(shot.pose.quat_xyzw)), _numbers(shot.pose.center_in_world)
+        quaternion, center = (
+            _numbers(wxyz_from_xyzw(shot.pose.quat_xyzw)),
+            _numbers(shot.pose.center_in_world),
+        )
         f, _, _, k = (float(value) for value in shot.camera.params)
         lines.append(f"{shot.name} {f!r} {quaternion} {center} {-k!r} 0")
     kept = [point for point in sorted(tracks) if len(tracks[point]) >= 2]

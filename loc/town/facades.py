@@ -10,7 +10,7 @@ import numpy as np
 from loc.town.lettering import write
 from loc.town.noise import fractal
 from loc.town.paintbox import Paintbox
-from loc.town.textures import Painting, Tone, blend, courses, plain, planks, plaster, shade
+from loc.town.textures import Painting, Tone, blend, clipped, courses, plain, planks, plaster, shade
 
 Array = np.ndarray
 
@@ -132,7 +132,7 @@ def paint_front(
     shade(damp, ramp * np.ones(damp.shape[:2], np.float32))
     pipe = width - 0.22 if rng.uniform() < 0.5 else 0.14
     _downpipe(canvas, pipe, sum(style.floors))
-    return np.clip(canvas.painting, 0, 1)
+    return clipped(canvas.painting)
 
 
 def _plinth(canvas: Canvas, width: float, style: Style, box: Paintbox) -> None:
@@ -178,7 +178,8 @@ def _beams(canvas: Canvas, width: float, style: Style, rng: np.random.Generator)
         tops.append((level, level + floor))
         level += floor
     tops.append((level, canvas.height))
-    layer = np.zeros(canvas.painting.shape[:2], np.uint8)
+    shape = (canvas.painting.shape[0], canvas.painting.shape[1])
+    layer = np.zeros(shape, np.uint8)
     for low, high in tops:
         cv2.line(layer, canvas.pixel(0, low + 0.1), canvas.pixel(width, low + 0.1), 255, thick)
         cv2.line(layer, canvas.pixel(0, high - 0.1), canvas.pixel(width, high - 0.1), 255, thick)
@@ -192,7 +193,7 @@ def _beams(canvas: Canvas, width: float, style: Style, rng: np.random.Generator)
                 cv2.line(
                     layer, canvas.pixel(float(lean[0]), low), canvas.pixel(float(lean[1]), middle), 255, thick
                 )
-    wood = planks(layer.shape, style.wood, rng, ppm=canvas.ppm)
+    wood = planks(shape, style.wood, rng, ppm=canvas.ppm)
     canvas.painting[:] = np.where((layer > 0)[..., None], wood, canvas.painting)
     edge = cv2.dilate(layer, np.ones((3, 3), np.uint8)) - layer
     blend(canvas.painting, (float(colours[0] * 120), 50, 40), 0.4 * (edge > 0).astype(np.float32))
@@ -245,7 +246,7 @@ def _glass(shape: tuple[int, int], rng: np.random.Generator) -> Painting:
     ramp = np.linspace(1.5, 0.75, shape[0], dtype=np.float32)[:, None] * np.ones(shape, np.float32)
     shade(out, ramp)
     shade(out, 1 + 0.14 * fractal(shape, max(8.0, shape[0] / 3), rng, octaves=3))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def _window(part: Painting, style: Style, rng: np.random.Generator, *, ppm: float) -> None:
@@ -256,7 +257,9 @@ def _window(part: Painting, style: Style, rng: np.random.Generator, *, ppm: floa
     if kind < 2:  # curtains, drawn to both sides
         drawn = int(columns * rng.uniform(0.12, 0.3))
         folds = (0.86 + 0.1 * np.sin(np.arange(drawn) * 24 / ppm * 2 * np.pi / 3)).astype(np.float32)
-        tone = np.array([[196, 188, 172], [170, 176, 180], [188, 160, 130]], np.float32)[rng.integers(3)] / 255
+        tone = (
+            np.array([[196, 188, 172], [170, 176, 180], [188, 160, 130]], np.float32)[rng.integers(3)] / 255
+        )
         part[:, :drawn, :3] = tone * folds[None, :, None]
         part[:, columns - drawn :, :3] = tone * folds[None, ::-1, None]
     elif kind == 2:  # a blind

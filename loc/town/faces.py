@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
 Array = np.ndarray
-Vec = Float64[Array, "3"]
+Vec = np.ndarray
 
 #: Corners per face at most; polygons with fewer repeat the last one.
 MAX_CORNERS = 12
@@ -159,7 +159,8 @@ class Frame:
 
     def at(self, x: float, y: float, z: float) -> Vec:
         """World point of local coordinates, metres."""
-        return self.origin + x * self.x + y * self.y + np.array([0.0, 0.0, z])
+        out: Vec = self.origin + x * self.x + y * self.y + np.array([0.0, 0.0, z])
+        return out
 
     def moved(self, x: float, y: float, z: float = 0.0) -> Frame:
         return replace(self, origin=self.at(x, y, z))
@@ -213,7 +214,7 @@ class Frame:
         top: Skin | None = None,
         under: bool = False,
     ) -> None:
-        """An upright regular prism or frustum about the origin; a lid if ``top`` is given, a floor if ``under``."""
+        """An upright regular prism or frustum; a lid if ``top`` is given, a floor if ``under``."""
         angles = 2 * np.pi * (np.arange(sides + 1) + 0.5) / sides
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         low = [(*point, z[0]) for point in radius[0] * ring]

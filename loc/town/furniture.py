@@ -11,7 +11,20 @@ from loc.town.textures import Tone, leaves, stripes
 
 Array = np.ndarray
 IRON: Tone = (52, 54, 54)
-WORDS = ("CONCERT", "THEATER", "MARKT", "JAZZ", "CIRCUS", "OPERA", "1 MAI", "FILM", "EXPO", "TANGO", "BALL", "REVUE")
+WORDS = (
+    "CONCERT",
+    "THEATER",
+    "MARKT",
+    "JAZZ",
+    "CIRCUS",
+    "OPERA",
+    "1 MAI",
+    "FILM",
+    "EXPO",
+    "TANGO",
+    "BALL",
+    "REVUE",
+)
 
 
 def build_fountain(frame: Frame, box: Paintbox) -> None:
@@ -26,7 +39,15 @@ def build_fountain(frame: Frame, box: Paintbox) -> None:
         n = (k + 1) % 8
         frame.quad([(*outer[k], 1.13), (*inner[k], 1.13), (*inner[n], 1.13), (*outer[n], 1.13)], rim)
         frame.quad([(*inner[n], 1.13), (*inner[k], 1.13), (*inner[k], 0.5), (*inner[n], 0.5)], stone)
-        frame.quad([(*outer[n], 0.95), (*outer[k], 0.95), (*(2.9 / 3.0 * outer[k]), 0.95), (*(2.9 / 3.0 * outer[n]), 0.95)], rim)
+        frame.quad(
+            [
+                (*outer[n], 0.95),
+                (*outer[k], 0.95),
+                (*(2.9 / 3.0 * outer[k]), 0.95),
+                (*(2.9 / 3.0 * outer[n]), 0.95),
+            ],
+            rim,
+        )
     frame.quad([(*point, 0.88) for point in inner[::-1]], box.material("water"))
     frame.prism((0.62, 0.5), (0.8, 1.5), stone)
     frame.prism((0.36, 0.3), (1.5, 2.9), rim)
@@ -84,13 +105,16 @@ def build_tree(frame: Frame, box: Paintbox, rng: np.random.Generator, *, height:
     bark = box.material("wood", (96, 84, 70))
     stone = box.material("dressed", (176, 168, 152))
     frame.prism((0.8, 0.8), (-0.3, 0.22), stone, sides=8)
-    frame.prism((0.78, 0.78), (0.1, 0.2), stone, sides=8, top=Skin(**{**vars(bark), "tint": (0.06, 0.045, 0.03)}))
+    frame.prism(
+        (0.78, 0.78), (0.1, 0.2), stone, sides=8, top=Skin(**{**vars(bark), "tint": (0.06, 0.045, 0.03)})
+    )
     trunk = 0.42 * height
     frame.prism((0.19, 0.13), (0.1, trunk), bark, sides=7)
     frame.prism((0.13, 0.04), (trunk, 0.8 * height), bark, sides=6)
     tones: tuple[Tone, ...] = ((104, 130, 62), (86, 116, 56), (124, 138, 64))
     sprays = [
-        box.picture(leaves((128, 128), tone, box.rng, count=150)) for tone in (tones[int(rng.integers(3))], tones[0])
+        box.picture(leaves((128, 128), tone, box.rng, count=150))
+        for tone in (tones[int(rng.integers(3))], tones[0])
     ]
     crown, middle = 0.36 * height, 0.68 * height
     for k in range(int(46 + 6 * height)):
@@ -116,7 +140,9 @@ def build_stall(frame: Frame, box: Paintbox, rng: np.random.Generator, tones: tu
     for x in (0.05, 2.95):
         for y in (0.05, 1.75):
             frame.box((x - 0.04, x + 0.04), (y - 0.04, y + 0.04), (-0.2, 2.25), wood, without="tu")
-    cloth = box.picture(stripes((int(1.3 * box.ppm), int(3.4 * box.ppm)), tones, box.rng, ppm=box.ppm), both=True)
+    cloth = box.picture(
+        stripes((int(1.3 * box.ppm), int(3.4 * box.ppm)), tones, box.rng, ppm=box.ppm), both=True
+    )
     frame.quad([(-0.2, 0.9, 2.75), (3.2, 0.9, 2.75), (3.2, -0.35, 2.2), (-0.2, -0.35, 2.2)], cloth)
     frame.quad([(3.2, 0.9, 2.75), (-0.2, 0.9, 2.75), (-0.2, 2.15, 2.2), (3.2, 2.15, 2.2)], cloth)
     frame.wall((-0.2, 3.2), (2.0, 2.2), -0.35, cloth)
@@ -151,7 +177,9 @@ def build_pillar(frame: Frame, box: Paintbox, rng: np.random.Generator) -> None:
     """A pillar for posters."""
     radius, sides = 0.68, 12
     round_wall = 2 * np.pi * radius
-    paper = posters((int(2.2 * 1.5 * box.ppm), int(round_wall * 1.5 * box.ppm)), WORDS, rng, ppm=1.5 * box.ppm)
+    paper = posters(
+        (int(2.2 * 1.5 * box.ppm), int(round_wall * 1.5 * box.ppm)), WORDS, rng, ppm=1.5 * box.ppm
+    )
     skin = box.picture(paper)
     wide, high = skin.window[2], skin.window[3]
     ring = _ring(radius, sides)
@@ -197,7 +225,8 @@ def build_planter(frame: Frame, box: Paintbox, rng: np.random.Generator) -> None
         across /= np.linalg.norm(across)
         other = np.cross(across, rng.standard_normal(3))
         other /= np.linalg.norm(other)
-        centre = frame.at(*(0.2 * rng.standard_normal(2)), 0.62 + 0.1 * float(rng.standard_normal()))
+        x, y, z = (float(value) for value in rng.standard_normal(3))
+        centre = frame.at(0.2 * x, 0.2 * y, 0.62 + 0.1 * z)
         skin = flowers if k % 2 else spray
         leaf = Skin(skin.texture, None, skin.window, cutout=True, both=True)
         frame.builder.face(centre - 0.25 * across - 0.25 * other, 0.5 * across, 0.5 * other, leaf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def pierced_wall(
 ) -> None:
     """A wall with its openings as real recesses, the panes set back."""
     edges = sorted({0.0, size[1], *(z for each in openings for z in (each.z0, each.z1))})
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         x = 0.0
         across = [each for each in openings if each.z0 <= low and each.z1 >= high]
         for each in sorted(across, key=lambda opening: opening.x0):
@@ -174,11 +175,17 @@ def _arch(frame: Frame, opening: Opening, region: Region, reveal: Skin, deep: fl
     """The wall above a round arch, in upright strips, and the arch's inner side."""
     radius, middle = (opening.x1 - opening.x0) / 2, (opening.x0 + opening.x1) / 2
     angles = np.linspace(np.pi, 0, 2 * _ARCH_STEPS + 1)
-    points = [(middle + radius * float(np.cos(t)), opening.spring + radius * float(np.sin(t))) for t in angles]
-    for (xa, za), (xb, zb) in zip(points[:-1], points[1:], strict=True):
+    points = [
+        (middle + radius * float(np.cos(t)), opening.spring + radius * float(np.sin(t))) for t in angles
+    ]
+    for (xa, za), (xb, zb) in pairwise(points):
         low = min(za, zb)
         corners = [(xa, 0.0, opening.z1), (xb, 0.0, opening.z1), (xb, 0.0, zb), (xa, 0.0, za)]
-        distinct = [p for k, p in enumerate(corners) if abs(p[2] - corners[k - 1][2]) + abs(p[0] - corners[k - 1][0]) > 1e-9]
+        distinct = [
+            p
+            for k, p in enumerate(corners)
+            if abs(p[2] - corners[k - 1][2]) + abs(p[0] - corners[k - 1][0]) > 1e-9
+        ]
         frame.quad(distinct, region((xa, xb), (low, opening.z1)))
         frame.quad([(xa, 0, za), (xb, 0, zb), (xb, deep, zb), (xa, deep, za)], reveal)
 
@@ -188,7 +195,12 @@ def _gable(frame: Frame, house: House, region: Region, openings: list[Opening]) 
     triangle = [(w / 2, 0.0, ridge), (w, 0.0, eaves), (0.0, 0.0, eaves)]
     frame.quad(triangle, region((0, w), (eaves, ridge)))
     for each in openings:  # a blind window with a frame that stands out: nothing to cut
-        frame.box((each.x0 - 0.1, each.x1 + 0.1), (-0.08, 0), (each.z0 - 0.12, each.z0), region((0, 0.5), (0.2, 0.5)))
+        frame.box(
+            (each.x0 - 0.1, each.x1 + 0.1),
+            (-0.08, 0),
+            (each.z0 - 0.12, each.z0),
+            region((0, 0.5), (0.2, 0.5)),
+        )
 
 
 def _trimmings(frame: Frame, house: House, openings: list[Opening], trim: Skin) -> None:
@@ -203,9 +215,17 @@ def _trimmings(frame: Frame, house: House, openings: list[Opening], trim: Skin) 
             frame.box((0, w), (-0.15, 0), (level - 0.46, level - 0.3), trim, without="bt")
     for each in openings:
         if each.kind == "window" and each.z1 < house.eaves:
-            frame.box((each.x0 - 0.14, each.x1 + 0.14), (-0.13, 0), (each.z0 - 0.1, each.z0), trim, without="b")
+            frame.box(
+                (each.x0 - 0.14, each.x1 + 0.14), (-0.13, 0), (each.z0 - 0.1, each.z0), trim, without="b"
+            )
             if not each.round:
-                frame.box((each.x0 - 0.2, each.x1 + 0.2), (-0.1, 0), (each.z1 + 0.22, each.z1 + 0.32), trim, without="b")
+                frame.box(
+                    (each.x0 - 0.2, each.x1 + 0.2),
+                    (-0.1, 0),
+                    (each.z1 + 0.22, each.z1 + 0.32),
+                    trim,
+                    without="b",
+                )
         elif each.kind == "door":
             frame.box((each.x0 - 0.25, each.x1 + 0.25), (-0.45, 0), (0, 0.14), trim, without="bu")
 
@@ -222,13 +242,23 @@ def build_roof(frame: Frame, house: House, box: Paintbox, wall: Skin) -> None:
             y0, y1 = (-over, d / 2) if front else (d + over, d / 2)
             xs = (0.0, w) if front else (w, 0.0)
             frame.quad(
-                [(xs[0], y1, ridge + thick), (xs[1], y1, ridge + thick), (xs[1], y0, low + thick), (xs[0], y0, low + thick)],
+                [
+                    (xs[0], y1, ridge + thick),
+                    (xs[1], y1, ridge + thick),
+                    (xs[1], y0, low + thick),
+                    (xs[0], y0, low + thick),
+                ],
                 tiles,
             )
             under = [(xs[0], y0, low), (xs[1], y0, low), (xs[1], y1, ridge), (xs[0], y1, ridge)]
             frame.quad(under, wood)
-            frame.quad([(xs[0], y0, low + thick), (xs[1], y0, low + thick), (xs[1], y0, low), (xs[0], y0, low)], wood)
-        for x, points in ((0.0, ((d, eaves), (d / 2, ridge + thick), (0.0, eaves))), (w, ((0.0, eaves), (d / 2, ridge + thick), (d, eaves)))):
+            frame.quad(
+                [(xs[0], y0, low + thick), (xs[1], y0, low + thick), (xs[1], y0, low), (xs[0], y0, low)], wood
+            )
+        for x, points in (
+            (0.0, ((d, eaves), (d / 2, ridge + thick), (0.0, eaves))),
+            (w, ((0.0, eaves), (d / 2, ridge + thick), (d, eaves))),
+        ):
             frame.quad([(x, y, z) for y, z in points], wall)
         return
     over, thick = 0.35, 0.14
@@ -237,9 +267,24 @@ def build_roof(frame: Frame, house: House, box: Paintbox, wall: Skin) -> None:
         edge = -0.22 if left else w + 0.22
         ys = (d, -over) if left else (-over, d)
         high, low = ridge + thick, eaves - drop + thick
-        frame.quad([(w / 2, ys[0], high), (w / 2, ys[1], high), (edge, ys[1], low), (edge, ys[0], low)], tiles)
-        frame.quad([(edge, ys[0], low - thick), (edge, ys[1], low - thick), (w / 2, ys[1], ridge), (w / 2, ys[0], ridge)], wood)
-        barge = [(edge, -over, low), (w / 2, -over, high), (w / 2, -over, high - thick), (edge, -over, low - thick)]
+        frame.quad(
+            [(w / 2, ys[0], high), (w / 2, ys[1], high), (edge, ys[1], low), (edge, ys[0], low)], tiles
+        )
+        frame.quad(
+            [
+                (edge, ys[0], low - thick),
+                (edge, ys[1], low - thick),
+                (w / 2, ys[1], ridge),
+                (w / 2, ys[0], ridge),
+            ],
+            wood,
+        )
+        barge = [
+            (edge, -over, low),
+            (w / 2, -over, high),
+            (w / 2, -over, high - thick),
+            (edge, -over, low - thick),
+        ]
         frame.quad(barge if left else barge[::-1], wood)
     frame.quad([(w / 2, d, ridge + thick), (0.0, d, eaves), (w, d, eaves)], wall)
 
@@ -260,7 +305,9 @@ def _dormer(frame: Frame, house: House, box: Paintbox, x: float) -> None:
     here.box((0, 2 * half), (0, back - y), (-0.3, high), box.material("plaster", style.tone), without="fbtu")
     little = House(2 * half, back - y, small, "gable", 0.8, house.tiles)
     build_roof(here, little, box, box.material("plaster", style.tone))
-    here.quad([(half, 0, little.ridge), (2 * half, 0, high), (0, 0, high)], box.material("plaster", style.tone))
+    here.quad(
+        [(half, 0, little.ridge), (2 * half, 0, high), (0, 0, high)], box.material("plaster", style.tone)
+    )
 
 
 def _chimney(frame: Frame, house: House, box: Paintbox, rng: np.random.Generator) -> None:
@@ -283,7 +330,9 @@ def _shop(
     letters: Tone = (50, 40, 34) if ground[0] > 200 else (226, 200, 132)
     width = window.x1 - window.x0
     ppm = 1.5 * box.ppm
-    picture = box.picture(board((int(0.5 * ppm), int(width * ppm)), name, rng, ground=ground, letters=letters))
+    picture = box.picture(
+        board((int(0.5 * ppm), int(width * ppm)), name, rng, ground=ground, letters=letters)
+    )
     low = min(2.95, style.floors[0] - 0.75)
     wood = box.material("wood", ground)
     frame.box((window.x0, window.x1), (-0.14, 0), (low, low + 0.5), wood, without="fb")
@@ -307,8 +356,13 @@ def _awning(frame: Frame, x: tuple[float, float], z: float, tones: tuple[Tone, T
     cloth = stripes((int(1.5 * box.ppm), int((x[1] - x[0]) * box.ppm)), tones, box.rng, ppm=box.ppm)
     skin = box.picture(cloth, both=True)
     high, low = (z, 0.0), (z - fall, -reach)
-    frame.quad([(x[0], high[1], high[0]), (x[1], high[1], high[0]), (x[1], low[1], low[0]), (x[0], low[1], low[0])], skin)
+    frame.quad(
+        [(x[0], high[1], high[0]), (x[1], high[1], high[0]), (x[1], low[1], low[0]), (x[0], low[1], low[0])],
+        skin,
+    )
     frame.wall(x, (low[0] - 0.22, low[0]), low[1], skin)
     iron = box.material("metal", (70, 66, 62))
     for side in x:
-        frame.box((side - 0.015, side + 0.015), (-reach, 0), (low[0] - 0.02, low[0] + 0.01), iron, without="b")
+        frame.box(
+            (side - 0.015, side + 0.015), (-reach, 0), (low[0] - 0.02, low[0] + 0.01), iron, without="b"
+        )

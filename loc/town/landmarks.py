@@ -17,7 +17,7 @@ TRIM: Tone = (222, 208, 178)
 _ARCADE = 5
 
 
-def build_town_hall(frame: Frame, size: tuple[float, float], box: Paintbox, rng: np.random.Generator) -> None:
+def build_town_hall(frame: Frame, size: tuple[float, float], box: Paintbox) -> None:
     """An arcade of five arches, two floors of tall windows, banners, and a clock gable with a turret."""
     width, depth = size
     floors = (4.7, 4.0, 3.0)
@@ -32,7 +32,7 @@ def build_town_hall(frame: Frame, size: tuple[float, float], box: Paintbox, rng:
     skin = box.wall(painting, width, height)
     trim = box.material("dressed", TRIM)
     pierced_wall(frame, (width, height), skin.region, trim, [*arches, *upper, *small])
-    _arcade(frame, width, box, rng)
+    _arcade(frame, width, box)
     stone = box.material("stone", SANDSTONE)
     frame.box((0, width), (0, depth), (-0.5, height), stone, without="ftu")
     for level, out in ((4.7, 0.18), (8.7, 0.18), (height, 0.36)):
@@ -50,12 +50,14 @@ def build_town_hall(frame: Frame, size: tuple[float, float], box: Paintbox, rng:
         _banner(frame, middles[k] + 1.35, tones, box)
 
 
-def _arcade(frame: Frame, width: float, box: Paintbox, rng: np.random.Generator) -> None:
+def _arcade(frame: Frame, width: float, box: Paintbox) -> None:
     """The vaulted walk behind the arches: back wall with doors, ceiling, floor."""
     deep, high = 3.4, 4.2
     style = Style("plaster", (206, 186, 150), TRIM, (84, 56, 40), None, (high,), _ARCADE)
     openings = [
-        Opening(m - 0.7, m + 0.7, 0.0, 2.7, "door") if k % 2 == 0 else Opening(m - 0.9, m + 0.9, 0.8, 2.6, "shop")
+        Opening(m - 0.7, m + 0.7, 0.0, 2.7, "door")
+        if k % 2 == 0
+        else Opening(m - 0.9, m + 0.9, 0.8, 2.6, "shop")
         for k, m in enumerate((k + 0.5) * width / _ARCADE for k in range(_ARCADE))
     ]
     painting = paint_front((width, high), style, openings, box)
@@ -74,7 +76,15 @@ def _arcade(frame: Frame, width: float, box: Paintbox, rng: np.random.Generator)
     bay = width / _ARCADE
     for k in range(1, _ARCADE):  # backs of the piers
         x = k * bay
-        frame.quad([(x + bay / 2 - 1.2, 0.6, 3.75), (x - bay / 2 + 1.2, 0.6, 3.75), (x - bay / 2 + 1.2, 0.6, 0), (x + bay / 2 - 1.2, 0.6, 0)], vault)
+        frame.quad(
+            [
+                (x + bay / 2 - 1.2, 0.6, 3.75),
+                (x - bay / 2 + 1.2, 0.6, 3.75),
+                (x - bay / 2 + 1.2, 0.6, 0),
+                (x + bay / 2 - 1.2, 0.6, 0),
+            ],
+            vault,
+        )
 
 
 def _clock_gable(frame: Frame, width: float, height: float, box: Paintbox) -> None:
@@ -86,7 +96,10 @@ def _clock_gable(frame: Frame, width: float, height: float, box: Paintbox) -> No
     skin = box.wall(painting, 2 * half, rise + 2.2)
     here = frame.moved(width / 2 - half, -0.05, height)
     here.wall((0, 2 * half), (0, rise), 0.0, skin.region((0, 2 * half), (0, rise)))
-    here.quad([(half, 0, rise + 2.2), (2 * half, 0, rise), (0, 0, rise)], skin.region((0, 2 * half), (rise, rise + 2.2)))
+    here.quad(
+        [(half, 0, rise + 2.2), (2 * half, 0, rise), (0, 0, rise)],
+        skin.region((0, 2 * half), (rise, rise + 2.2)),
+    )
     stone = box.material("stone", SANDSTONE)
     here.box((0, 2 * half), (0, 5), (-0.3, rise), stone, without="ftu")
     small = House(2 * half, 5, style, "gable", 2.2 / half, "tiles_slate")
@@ -112,14 +125,16 @@ def _clock(canvas: Canvas, centre: tuple[float, float], radius: float, *, hours:
 def _banner(frame: Frame, x: float, tones: tuple[Tone, Tone], box: Paintbox) -> None:
     cloth: Painting = stripes((int(3.4 * box.ppm), int(0.9 * box.ppm)), tones, box.rng, ppm=box.ppm)
     rows, columns = cloth.shape[:2]
-    write(cloth, "1387", (columns // 8, rows // 3, columns * 3 // 4, rows // 5), (40, 34, 30))
+    shield = cloth[rows // 3 : rows // 2, columns // 8 : columns * 7 // 8]
+    shield[..., :3] = np.asarray(tones[1], np.float32) / 255
+    write(cloth, "1387", (columns // 6, rows // 3, columns * 2 // 3, rows // 6), (52, 40, 34))
     skin = box.picture(cloth, both=True)
     frame.quad([(x, -0.5, 8.5), (x + 0.9, -0.62, 8.5), (x + 0.9, -0.62, 5.1), (x, -0.5, 5.1)], skin)
     frame.box((x - 0.05, x + 0.95), (-0.64, -0.58), (8.5, 8.56), box.material("wood", (110, 84, 60)))
     frame.box((x + 0.42, x + 0.48), (-0.6, 0), (8.5, 8.56), box.material("wood", (110, 84, 60)), without="b")
 
 
-def build_church(frame: Frame, box: Paintbox, rng: np.random.Generator) -> None:
+def build_church(frame: Frame, box: Paintbox) -> None:
     """A tower of 6.5 m to the left of a nave that turns its gable, portal and rose to the square."""
     grey: Tone = (178, 168, 152)
     trim_tone: Tone = (204, 196, 180)
@@ -130,18 +145,28 @@ def build_church(frame: Frame, box: Paintbox, rng: np.random.Generator) -> None:
     lancets = [Opening(x - 0.5, x + 0.5, 3.0, 6.6, round=True) for x in (1.5, width - 1.5)]
     painting = paint_front((width, ridge), style, [portal, *lancets], box)
     canvas = Canvas(painting, painting.shape[0] / ridge, ridge)
-    _rose(canvas, (width / 2, 7.6), 1.5, rng)
+    _rose(canvas, (width / 2, 7.6), 1.5, box.rng)
     skin = box.wall(painting, width, ridge)
     pierced_wall(nave, (width, height), skin.region, trim, [portal, *lancets])
-    nave.quad([(width / 2, 0, ridge), (width, 0, height), (0, 0, height)], skin.region((0, width), (height, ridge)))
+    nave.quad(
+        [(width / 2, 0, ridge), (width, 0, height), (0, 0, height)], skin.region((0, width), (height, ridge))
+    )
     nave.box((0, width), (0, 16), (-0.5, height), stone, without="ftu")
-    build_roof(nave, House(width, 16, style, "gable", (ridge - height) / (width / 2), "tiles_brown"), box, stone)
+    build_roof(
+        nave, House(width, 16, style, "gable", (ridge - height) / (width / 2), "tiles_brown"), box, stone
+    )
     for k in range(3):
         reach = 0.5 + 0.42 * (2 - k)
-        nave.box((width / 2 - 2.2 - 0.3 * (2 - k), width / 2 + 2.2 + 0.3 * (2 - k)), (-reach, 0), (0.15 * k, 0.15 * (k + 1)), trim, without="bu")
+        nave.box(
+            (width / 2 - 2.2 - 0.3 * (2 - k), width / 2 + 2.2 + 0.3 * (2 - k)),
+            (-reach, 0),
+            (0.15 * k, 0.15 * (k + 1)),
+            trim,
+            without="bu",
+        )
     for x in (0.35, width - 0.35):
         nave.box((x - 0.35, x + 0.35), (-0.55, 0), (0, 5.6), stone, without="bu", top=trim)
-    _tower(frame, box, rng, grey, trim_tone)
+    _tower(frame, box, grey, trim_tone)
 
 
 def _rose(canvas: Canvas, centre: tuple[float, float], radius: float, rng: np.random.Generator) -> None:
@@ -163,7 +188,7 @@ def _rose(canvas: Canvas, centre: tuple[float, float], radius: float, rng: np.ra
     part[..., 3][inside] = np.where(bars, 0.0, 0.7)[: part.shape[0], : part.shape[1]][inside]
 
 
-def _tower(frame: Frame, box: Paintbox, rng: np.random.Generator, grey: Tone, trim_tone: Tone) -> None:
+def _tower(frame: Frame, box: Paintbox, grey: Tone, trim_tone: Tone) -> None:
     side, height = 6.5, 21.0
     trim = box.material("dressed", trim_tone)
     style = Style("stone", grey, trim_tone, (86, 58, 42), None, (7.0, 7.0, 7.0), 2)
@@ -189,7 +214,9 @@ def _tower(frame: Frame, box: Paintbox, rng: np.random.Generator, grey: Tone, tr
         for level, out in ((7.0, 0.16), (14.6, 0.16), (height, 0.34)):
             here.box((-out, side + out), (-out, 0), (level - 0.3, level), trim, without="b")
         if k in (0, 3):
-            here.box((-0.45, 0.75), (-0.45, 0.3), (0, 6.2), box.material("stone", grey), without="u", top=trim)
+            here.box(
+                (-0.45, 0.75), (-0.45, 0.3), (0, 6.2), box.material("stone", grey), without="u", top=trim
+            )
     roof = frame.moved(side / 2, side / 2)
     slate, gold = box.material("tiles_slate"), box.material("metal", (196, 164, 80))
     roof.prism((side / 2 * 1.414 + 0.55, 3.1), (height, height + 2.4), slate, sides=4, under=True)
@@ -203,6 +230,12 @@ def _louvres(frame: Frame, opening: Opening, box: Paintbox) -> None:
     z = opening.z0 + 0.15
     while z < opening.spring:
         frame.quad(
-            [(opening.x0, 0.18, z + 0.2), (opening.x1, 0.18, z + 0.2), (opening.x1, 0.04, z), (opening.x0, 0.04, z)], wood
+            [
+                (opening.x0, 0.18, z + 0.2),
+                (opening.x1, 0.18, z + 0.2),
+                (opening.x1, 0.04, z),
+                (opening.x0, 0.04, z),
+            ],
+            wood,
         )
         z += 0.32

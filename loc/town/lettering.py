@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
 
 from loc.town.noise import fractal
-from loc.town.textures import Painting, Tone, plain, shade
+from loc.town.textures import Painting, Tone, clipped, plain, shade
 
 Array = np.ndarray
 #: Numerals of a clock face, from one o'clock.
@@ -47,7 +47,7 @@ def board(
     cv2.rectangle(out, (inset, inset), (columns - 1 - inset, rows - 1 - inset), colour, line)
     margin = rows // 5
     write(out, text, (margin, margin, columns - 2 * margin, rows - 2 * margin), letters)
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def posters(
@@ -60,9 +60,11 @@ def posters(
         high, wide = int(rng.uniform(0.5, 1.0) * ppm), int(rng.uniform(0.4, 0.75) * ppm)
         top = int(rng.integers(0, max(1, rows - high)))
         left = int(rng.integers(0, max(1, columns - wide)))
-        out[top : top + high, left : left + wide] = _poster((high, wide), words, rng)[: rows - top, : columns - left]
+        out[top : top + high, left : left + wide] = _poster((high, wide), words, rng)[
+            : rows - top, : columns - left
+        ]
     shade(out, 1 + 0.05 * fractal(shape, 0.5 * ppm, rng, octaves=5, gain=0.7))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def _poster(shape: tuple[int, int], words: tuple[str, ...], rng: np.random.Generator) -> Painting:
@@ -81,7 +83,12 @@ def _poster(shape: tuple[int, int], words: tuple[str, ...], rng: np.random.Gener
         else:
             far = (int(rng.uniform(0, 1) * columns), int(rng.uniform(0.25, 0.8) * rows))
             cv2.rectangle(out, centre, far, colour, -1)
-    write(out, words[int(rng.integers(len(words)))], (columns // 12, rows // 16, columns * 5 // 6, rows // 6), chosen[3])
+    write(
+        out,
+        words[int(rng.integers(len(words)))],
+        (columns // 12, rows // 16, columns * 5 // 6, rows // 6),
+        chosen[3],
+    )
     for line in range(int(rng.integers(2, 5))):
         wide = int(columns * rng.uniform(0.4, 0.85))
         top = int(rows * (0.78 + 0.045 * line))
@@ -101,7 +108,12 @@ def clock_face(side: int, *, hours: float) -> tuple[Painting, Bool[Array, "s s"]
     colour = (*(value / 255 for value in gold), 0.8)
     for reach, width in ((0.96, 0.03), (0.64, 0.012)):
         cv2.circle(
-            out, (int(centre), int(centre)), int(reach * radius), colour, max(1, int(width * side)), cv2.LINE_AA
+            out,
+            (int(centre), int(centre)),
+            int(reach * radius),
+            colour,
+            max(1, int(width * side)),
+            cv2.LINE_AA,
         )
     for index, numeral in enumerate(_HOURS):
         angle = 2 * np.pi * (index + 1) / 12
@@ -113,7 +125,7 @@ def clock_face(side: int, *, hours: float) -> tuple[Painting, Bool[Array, "s s"]
         tip = (int(centre + reach * radius * np.sin(angle)), int(centre - reach * radius * np.cos(angle)))
         cv2.line(out, (int(centre), int(centre)), tip, colour, max(1, int(width * side)), cv2.LINE_AA)
     rows, columns = np.mgrid[:side, :side] + 0.5 - centre
-    return np.clip(out, 0, 1), np.hypot(rows, columns) <= radius * 0.99
+    return clipped(out), np.hypot(rows, columns) <= radius * 0.99
 
 
 def fruit(shape: tuple[int, int], rng: np.random.Generator) -> Painting:
@@ -132,4 +144,4 @@ def fruit(shape: tuple[int, int], rng: np.random.Generator) -> Painting:
     for box in range(5):
         at = min(columns - 3, box * columns // 4)
         out[:, at : at + 3, :3] = (0.45, 0.34, 0.22)
-    return np.clip(out, 0, 1)
+    return clipped(out)

@@ -26,6 +26,30 @@ _TINY = 0.35
 _LAMP_COLOURS = ((1.0, 0.58, 0.22), (1.0, 0.66, 0.32), (1.0, 0.82, 0.58))
 
 
+@dataclass(frozen=True)
+class Sun:
+    """Where the sun stands (azimuth from north, y, to east, x) and its linear colour."""
+
+    azimuth_deg: float
+    elevation_deg: float
+    colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def direction(self) -> Float64[Array, "3"]:
+        """Unit vector to the sun.
+
+        >>> Sun(90, 0).direction.round(6).tolist()
+        [1.0, 0.0, 0.0]
+        """
+        azimuth, elevation = np.radians(self.azimuth_deg), np.radians(self.elevation_deg)
+        east, north = np.cos(elevation) * np.sin(azimuth), np.cos(elevation) * np.cos(azimuth)
+        return np.array([east, north, np.sin(elevation)])
+
+    @property
+    def is_up(self) -> bool:
+        return self.elevation_deg > 0
+
+
 @dataclass(frozen=True, eq=False)
 class LightMaps:
     """Light that does not change between photos, on a grid per face.
@@ -62,7 +86,9 @@ class SunMap:
     pixel_from_world: Float64[Array, "3 4"]
     nearest: Float32[Array, "s s"]
 
-    def lit(self, points: Float32[Array, "p 3"], *, soft: float = 1.0, bias: float = 0.05) -> Float32[Array, " p"]:
+    def lit(
+        self, points: Float32[Array, "p 3"], *, soft: float = 1.0, bias: float = 0.05
+    ) -> Float32[Array, " p"]:
         """Share of the sun that reaches each point, from four neighbouring texels ``soft`` apart."""
         columns, total = 1024, points.shape[0]
         linear = self.pixel_from_world[:, :3].astype(np.float32)
@@ -103,17 +129,7 @@ def holes(town: Town) -> Exists:
     return exists
 
 
-def sun_direction(azimuth_deg: float, elevation_deg: float) -> Float64[Array, "3"]:
-    """Unit vector to the sun; the azimuth is from north (y) to east (x)."""
-    azimuth, elevation = np.radians(azimuth_deg), np.radians(elevation_deg)
-    return np.array(
-        [np.cos(elevation) * np.sin(azimuth), np.cos(elevation) * np.cos(azimuth), np.sin(elevation)]
-    )
-
-
-def sun_map(
-    town: Town, direction: Float64[Array, "3"], *, side: int, faces: Faces | None = None
-) -> SunMap:
+def sun_map(town: Town, direction: Float64[Array, "3"], *, side: int, faces: Faces | None = None) -> SunMap:
     """The depth map for one direction of light, ``side`` texels wide."""
     chosen = town.faces if faces is None else faces
     right = np.cross([0.0, 0.0, 1.0], direction)
@@ -193,7 +209,11 @@ def sky_directions(count: int) -> list[Float64[Array, "3"]]:
 def _layout(faces: Faces) -> tuple[Int32[Array, "n 2"], Int32[Array, "n 2"], int]:
     """Place of each face's points in one picture, on shelves of equal height."""
     count = np.stack(
-        [np.clip(np.ceil(np.linalg.norm(side, axis=1) / _TEXEL) + 1, 2, _MOST) for side in (faces.u, faces.v)], axis=1
+        [
+            np.clip(np.ceil(np.linalg.norm(side, axis=1) / _TEXEL) + 1, 2, _MOST)
+            for side in (faces.u, faces.v)
+        ],
+        axis=1,
     ).astype(np.int32)
     corner = np.zeros_like(count)
     x = y = shelf = 0
@@ -250,7 +270,12 @@ def _lamp_light(
             rotation = np.roll(np.eye(3), 2 - k, axis=1)
             rotation = np.stack([rotation[0], rotation[1], sign * np.eye(3)[k]])
             view = project_pinhole(
-                casters, rotation, -rotation @ lamp, (side / 2, side / 2, side / 2), (side, side), closest=0.45
+                casters,
+                rotation,
+                -rotation @ lamp,
+                (side / 2, side / 2, side / 2),
+                (side, side),
+                closest=0.45,
             )
             _, nearness = rasterize(casters, view, (side, side), closest=0.45)
             local = away[chosen] @ rotation.T.astype(np.float32)

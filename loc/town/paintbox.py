@@ -9,7 +9,7 @@ import numpy as np
 from loc.town import textures
 from loc.town.atlas import AtlasBuilder
 from loc.town.faces import Skin
-from loc.town.textures import Painting, Tone
+from loc.town.textures import Painting, Tone, clipped
 
 #: Tone of the neutral materials, which faces tint.
 NEUTRAL: Tone = (200, 200, 200)
@@ -67,15 +67,19 @@ class Paintbox:
         """A piece of dressed stone of a colour, cut out of its sheet at random."""
         sheet = self.sheet("dressed")
         top, left = (int(self.rng.integers(0, side)) for side in sheet.shape[:2])
-        rows, columns = (top + np.arange(shape[0])) % sheet.shape[0], (left + np.arange(shape[1])) % sheet.shape[1]
+        rows, columns = (
+            (top + np.arange(shape[0])) % sheet.shape[0],
+            (left + np.arange(shape[1])) % sheet.shape[1],
+        )
         piece = sheet[rows[:, None], columns]
         piece[..., :3] *= np.asarray(tone, np.float32) / np.asarray(NEUTRAL, np.float32)
-        return np.clip(piece, 0, 1)
+        return clipped(piece)
 
     def picture(self, painting: Painting, *, glow: float = 0.0, both: bool = False) -> Skin:
         """A painting that fills one face."""
         texture = self.atlas.add(painting)
-        return Skin(texture, None, (0.0, 0.0, *map(float, self.atlas.size(texture))), glow=glow, both=both)
+        width, height = self.atlas.size(texture)
+        return Skin(texture, None, (0.0, 0.0, float(width), float(height)), glow=glow, both=both)
 
     def wall(self, painting: Painting, width: float, height: float) -> WallSkin:
         texture = self.atlas.add(painting)
@@ -87,7 +91,9 @@ class Paintbox:
         if name == "plaster":
             return textures.plaster(shape, NEUTRAL, rng, ppm=ppm)
         if name == "stone":
-            return textures.courses(shape, NEUTRAL, rng, ppm=ppm, height=0.36, length=(0.45, 0.95), spread=0.07)
+            return textures.courses(
+                shape, NEUTRAL, rng, ppm=ppm, height=0.36, length=(0.45, 0.95), spread=0.07
+            )
         if name == "dressed":
             return textures.courses(
                 shape, NEUTRAL, rng, ppm=ppm, height=0.8, length=(0.9, 1.6), spread=0.05, joint=0.01

@@ -107,7 +107,9 @@ def develop(
     if exposure.blur_px > 0:
         image = cv2.GaussianBlur(image, (0, 0), exposure.blur_px)
     if exposure.shake_px > 1:
-        image = cv2.filter2D(image, -1, _path(exposure.shake_px, exposure.shake_deg), borderType=cv2.BORDER_REPLICATE)
+        image = cv2.filter2D(
+            image, -1, _path(exposure.shake_px, exposure.shake_deg), borderType=cv2.BORDER_REPLICATE
+        )
     rows, columns = np.meshgrid(
         np.linspace(-1, 1, image.shape[0]), np.linspace(-1, 1, image.shape[1]), indexing="ij"
     )
@@ -127,7 +129,9 @@ def _bloom(image: Float32[Array, "h w 3"]) -> Float32[Array, "h w 3"]:
         return image
     size = max(image.shape[:2])
     small = cv2.resize(bright, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    halo = 0.16 * cv2.GaussianBlur(small, (0, 0), size / 400) + 0.07 * cv2.GaussianBlur(small, (0, 0), size / 90)
+    halo = 0.16 * cv2.GaussianBlur(small, (0, 0), size / 400) + 0.07 * cv2.GaussianBlur(
+        small, (0, 0), size / 90
+    )
     return image + cv2.resize(halo, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 

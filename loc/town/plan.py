@@ -16,7 +16,7 @@ from loc.town.houses import House, build_house
 from loc.town.landmarks import build_church, build_town_hall
 from loc.town.noise import fractal
 from loc.town.paintbox import Paintbox
-from loc.town.textures import Painting, Tone, blend, setts, shade, slabs
+from loc.town.textures import Painting, Tone, blend, clipped, setts, shade, slabs
 
 Array = np.ndarray
 
@@ -37,8 +37,38 @@ _NAMES = (
     "FLEURISTE", "BUCHHANDLUNG", "CAFE ROMA", "ANTIQUES", "KONDITOREI", "MUSIK HAHN", "WEINHAUS", "OPTIK",
 )  # fmt: skip
 _AWNINGS: tuple[tuple[Tone, Tone] | None, ...] = (
-    ((178, 48, 44), (236, 230, 214)), None, ((48, 92, 70), (236, 230, 214)), ((206, 150, 60), (240, 236, 224)),
-    None, ((54, 80, 130), (232, 228, 218)),
+    ((178, 48, 44), (236, 230, 214)), None, ((48, 92, 70), (236, 230, 214)),
+    ((206, 150, 60), (240, 236, 224)), None, ((54, 80, 130), (232, 228, 218)),
+)  # fmt: skip
+
+#: What stands where: x and y in metres, then a turn in degrees, a height or colours.
+_LAMPS = (
+    (-12.5, 9.5), (6.5, 11.5), (14.5, 3.5), (11.0, -11.0), (-2.0, -11.5), (-14.5, -6.5),
+    (16.8, 22.0), (27.0, -4.2), (-11.4, -23.0),
+)  # fmt: skip
+_WALL_LAMPS = (
+    (-8.0, 15.98, 0), (8.4, 15.98, 0), (19.98, 9.6, -90), (19.98, -9.5, -90),
+    (12.5, -15.98, 180), (-4.0, -15.98, 180), (-19.98, -8.4, 90), (-19.98, 3.0, 90),
+)  # fmt: skip
+_TREES = ((-11.0, -10.0, 6.4), (13.2, 8.3, 6.0), (14.8, -6.0, 6.8), (-14.6, 6.0, 5.6), (5.2, -12.0, 5.4))
+_CREAM: Tone = (238, 232, 218)
+_STALLS: tuple[tuple[float, float, float, tuple[Tone, Tone]], ...] = (
+    (6.5, -6.4, 12.0, ((176, 52, 46), _CREAM)),
+    (9.8, 3.2, 100.0, ((50, 96, 74), _CREAM)),
+    (-9.8, 5.4, -65.0, ((204, 156, 66), _CREAM)),
+    (-6.5, -7.6, 170.0, ((58, 84, 132), _CREAM)),
+)
+_PILLARS = ((-15.2, -1.2), (3.4, 9.8))
+_CAFES: tuple[tuple[float, float, Tone], ...] = (
+    (16.2, 11.0, (214, 196, 160)),
+    (13.6, 12.6, (178, 66, 56)),
+    (-5.0, -13.2, (214, 196, 160)),
+    (16.6, -11.6, (88, 116, 96)),
+)
+_BENCHES = ((-8.2, 0.4, 90), (4.9, 1.9, -90), (-1.0, 7.6, 0), (-0.5, -6.6, 180), (-16.8, 8.2, 90))
+_PLANTERS = (
+    (-18.6, -9.5), (18.9, 1.2), (18.9, 5.6), (8.9, -15.2), (-3.5, -15.2), (10.2, 15.2), (-18.9, 15.2),
+    (-18.0, 1.4),
 )  # fmt: skip
 
 
@@ -61,7 +91,9 @@ class Town:
 def relief(x: Array | float, y: Array | float) -> Array:
     """Height of the paving, metres: waves of a hand's breadth that fade out at the houses."""
     inside = np.clip((1 - (np.asarray(x) / HALF[0]) ** 2) * (1 - (np.asarray(y) / HALF[1]) ** 2), 0, 1)
-    waves = np.sin(0.41 * np.asarray(x) + 0.8) * np.cos(0.37 * np.asarray(y)) + 0.5 * np.sin(0.23 * np.asarray(y) - 0.3)
+    waves = np.sin(0.41 * np.asarray(x) + 0.8) * np.cos(0.37 * np.asarray(y)) + 0.5 * np.sin(
+        0.23 * np.asarray(y) - 0.3
+    )
     return np.asarray(0.13 * np.sqrt(inside) * waves)
 
 
@@ -73,8 +105,8 @@ def build_town(*, seed: int = 0, ppm: float = 80.0) -> Town:
     _ground(builder, box)
     rows = _rows(builder)
     _build_rows(rows, box, rng)
-    build_town_hall(_north(builder).moved(23.5, 0.0), (17.0, 11.0), box, rng)
-    build_church(_west(builder).moved(11.0, 0.0), box, rng)
+    build_town_hall(_north(builder).moved(23.5, 0.0), (17.0, 11.0), box)
+    build_church(_west(builder).moved(11.0, 0.0), box)
     lamps, obstacles = _furnish(builder, box, rng)
     return Town(builder.build(), box.atlas.build(), np.array(lamps), tuple(obstacles))
 
@@ -143,7 +175,9 @@ def _house(width: float, number: int, rng: np.random.Generator) -> House:
     pitch = float(rng.uniform(0.95, 1.25) if roof == "gable" else rng.uniform(0.75, 0.95))
     tiles = ("tiles_red", "tiles_brown", "tiles_red", "tiles_slate")[number % 4]
     awning = _AWNINGS[number % len(_AWNINGS)] if name else None
-    return House(width, 9.5 + 0.13 * (number % 5), style, roof, pitch, tiles, awning, 2 if roof == "side" else 0)
+    return House(
+        width, 9.5 + 0.13 * (number % 5), style, roof, pitch, tiles, awning, 2 if roof == "side" else 0
+    )
 
 
 def _ground(builder: FaceBuilder, box: Paintbox) -> None:
@@ -152,10 +186,24 @@ def _ground(builder: FaceBuilder, box: Paintbox) -> None:
     wall = box.wall(_paving(box, 0.62 * box.ppm), 2 * wide, 2 * deep)
     for x0 in np.arange(-wide, wide, _CELL):
         for y0 in np.arange(-deep, deep, _CELL):
-            _cell(builder, (float(x0), float(y0)), wall.region((x0 + wide, x0 + wide + _CELL), (y0 + deep, y0 + deep + _CELL)))
+            _cell(
+                builder,
+                (float(x0), float(y0)),
+                wall.region((x0 + wide, x0 + wide + _CELL), (y0 + deep, y0 + deep + _CELL)),
+            )
     street = box.material("setts", (148, 140, 128), scale=0.6)
-    for x, y in (((-70, 70), (deep, 70)), ((-70, 70), (-70, -deep)), ((wide, 70), (-deep, deep)), ((-70, -wide), (-deep, deep))):
-        builder.face(np.array([x[0], y[1], 0.0]), np.array([x[1] - x[0], 0.0, 0.0]), np.array([0.0, y[0] - y[1], 0.0]), street)
+    for x, y in (
+        ((-70, 70), (deep, 70)),
+        ((-70, 70), (-70, -deep)),
+        ((wide, 70), (-deep, deep)),
+        ((-70, -wide), (-deep, deep)),
+    ):
+        builder.face(
+            np.array([x[0], y[1], 0.0]),
+            np.array([x[1] - x[0], 0.0, 0.0]),
+            np.array([0.0, y[0] - y[1], 0.0]),
+            street,
+        )
 
 
 def _cell(builder: FaceBuilder, at: tuple[float, float], skin: Skin) -> None:
@@ -200,13 +248,13 @@ def _paving(box: Paintbox, ppm: float) -> Painting:
         at = (int(rng.uniform(0, shape[1])), int(rng.uniform(0, shape[0])))
         cv2.circle(out, at, round(0.3 * ppm), (0.27, 0.26, 0.25, 0.0), -1)
         cv2.circle(out, at, round(0.22 * ppm), (0.36, 0.34, 0.32, 0.0), max(1, round(0.03 * ppm)))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def _furnish(
     builder: FaceBuilder, box: Paintbox, rng: np.random.Generator
 ) -> tuple[list[Array], list[tuple[float, float, float]]]:
-    lamps: list[Array] = []
+    """Everything between the houses; returns the places of the lamps, and the circles that are taken."""
     taken: list[tuple[float, float, float]] = [(*FOUNTAIN, 4.2)]
 
     def place(x: float, y: float, radius: float, turn: float = 0.0) -> Frame:
@@ -214,28 +262,22 @@ def _furnish(
         return _frame(builder, (x, y), (1, 0)).turned(turn).moved(0, 0, float(relief(x, y)))
 
     furniture.build_fountain(_frame(builder, FOUNTAIN, (1, 0)).moved(0, 0, float(relief(*FOUNTAIN))), box)
-    for x, y in ((-12.5, 9.5), (6.5, 11.5), (14.5, 3.5), (11.0, -11.0), (-2.0, -11.5), (-14.5, -6.5), (16.8, 22.0), (27.0, -4.2), (-11.4, -23.0)):
-        lamps.append(furniture.build_lamp(place(x, y, 0.5), box))
-    for x, y, height in ((-11.0, -10.0, 6.4), (13.2, 8.3, 6.0), (14.8, -6.0, 6.8), (-14.6, 6.0, 5.6), (5.2, -12.0, 5.4)):
+    lamps = [furniture.build_lamp(place(x, y, 0.5), box) for x, y in _LAMPS]
+    for x, y, height in _TREES:
         furniture.build_tree(place(x, y, 1.5), box, rng, height=height)
-    for (x, y, turn), tones in zip(
-        ((6.5, -6.4, 12.0), (9.8, 3.2, 100.0), (-9.8, 5.4, -65.0), (-6.5, -7.6, 170.0)),
-        (((176, 52, 46), (238, 232, 216)), ((50, 96, 74), (238, 232, 216)), ((204, 156, 66), (240, 236, 222)), ((58, 84, 132), (236, 230, 218))),
-        strict=True,
-    ):  # fmt: skip
-        here = place(x, y, 2.6, turn)
-        furniture.build_stall(here.moved(-1.5, -0.9), box, rng, tones)
-    furniture.build_pillar(place(-15.2, -1.2, 1.1), box, rng)
-    furniture.build_pillar(place(3.4, 9.8, 1.1), box, rng)
-    for x, y, tone in ((16.2, 11.0, (214, 196, 160)), (13.6, 12.6, (178, 66, 56)), (-5.0, -13.2, (214, 196, 160)), (16.6, -11.6, (88, 116, 96))):
+    for x, y, turn, tones in _STALLS:
+        furniture.build_stall(place(x, y, 2.6, turn).moved(-1.5, -0.9), box, rng, tones)
+    for x, y in _PILLARS:
+        furniture.build_pillar(place(x, y, 1.1), box, rng)
+    for x, y, tone in _CAFES:
         furniture.build_cafe(place(x, y, 1.6, float(rng.uniform(0, 90))), box, rng, tone)
-    for x, y, turn in ((-8.2, 0.4, 90.0), (4.9, 1.9, -90.0), (-1.0, 7.6, 0.0), (-0.5, -6.6, 180.0), (-16.8, 8.2, 90.0)):
+    for x, y, turn in _BENCHES:
         furniture.build_bench(place(x, y, 1.1, turn).moved(-0.9, 0), box)
     for k in range(8):
         furniture.build_bollard(place(-9.0 + 2.5 * k, 13.6, 0.4), box)
-    for x, y in ((-18.6, -9.5), (18.9, 1.2), (18.9, 5.6), (8.9, -15.2), (-3.5, -15.2), (10.2, 15.2), (-18.9, 15.2), (-18.0, 1.4)):
+    for x, y in _PLANTERS:
         furniture.build_planter(place(x, y, 0.5), box, rng)
-    for x, y, facing in ((-8.0, 15.98, 0.0), (8.4, 15.98, 0.0), (19.98, 9.6, -90.0), (19.98, -9.5, -90.0), (12.5, -15.98, 180.0), (-4.0, -15.98, 180.0), (-19.98, -8.4, 90.0), (-19.98, 3.0, 90.0)):
-        wall = _frame(builder, (x, y), (1, 0)).turned(facing).moved(0, 0, 3.1)
+    for x, y, turn in _WALL_LAMPS:
+        wall = _frame(builder, (x, y), (1, 0)).turned(turn).moved(0, 0, 3.1)
         lamps.append(furniture.build_wall_lamp(wall, box))
     return lamps, taken

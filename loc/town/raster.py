@@ -213,7 +213,9 @@ def _cut(points: Float64[Array, "c 3"], closest: float) -> Float64[Array, "k 3"]
     return np.array(out)
 
 
-def _clipped(low: Float64[Array, "n 2"], high: Float64[Array, "n 2"], wh: tuple[int, int]) -> Int32[Array, "n 4"]:
+def _clipped(
+    low: Float64[Array, "n 2"], high: Float64[Array, "n 2"], wh: tuple[int, int]
+) -> Int32[Array, "n 4"]:
     limit = np.array(wh, np.float64)
     start = np.clip(np.floor(low - 0.5), 0, limit)
     stop = np.clip(np.ceil(high + 0.5), 0, limit)

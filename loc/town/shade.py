@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
 from loc.town.atlas import LEVELS
-from loc.town.light import LightMaps, SunMap, holes, sun_direction
+from loc.town.light import LightMaps, Sun, SunMap, holes
 from loc.town.noise import fractal
 from loc.town.plan import Town
 from loc.town.raster import Projection, project_pinhole, rasterize
@@ -28,15 +28,14 @@ class Weather:
     """Light of one hour.
 
     Attributes:
-        azimuth_deg, elevation_deg: of the sun. sun, sky, bounce: their linear colours.
+        sun: where it stands, and its colour. sky, bounce: linear colours of light from the sky, and of
+            what walls and ground throw back.
         clouds: share of the sky that is covered. horizon, zenith: colours of the sky.
         lamps, windows: strength of the artificial light (0 by day).
         drift: which clouds there are.
     """
 
-    azimuth_deg: float
-    elevation_deg: float
-    sun: Colour
+    sun: Sun
     sky: Colour
     bounce: Colour
     clouds: float
@@ -106,7 +105,11 @@ def render(
 
 
 def _surface(
-    projection: Projection, face: Int32[Array, " p"], x: Float32[Array, " p"], y: Float32[Array, " p"], stage: Stage
+    projection: Projection,
+    face: Int32[Array, " p"],
+    x: Float32[Array, " p"],
+    y: Float32[Array, " p"],
+    stage: Stage,
 ) -> tuple[Float32[Array, " p"], Float32[Array, " p"], Int32[Array, " p"]]:
     """Frame coordinates and mip level per pixel."""
     used = np.unique(face)
@@ -145,7 +148,11 @@ def _surface(
 
 
 def _paint(
-    stage: Stage, face: Int32[Array, " p"], a: Float32[Array, " p"], b: Float32[Array, " p"], level: Int32[Array, " p"]
+    stage: Stage,
+    face: Int32[Array, " p"],
+    a: Float32[Array, " p"],
+    b: Float32[Array, " p"],
+    level: Int32[Array, " p"],
 ) -> tuple[Float32[Array, "p 3"], Float32[Array, " p"]]:
     """Linear albedo, and the fourth channel of the paintings."""
     faces = stage.town.faces
@@ -184,21 +191,25 @@ def _sunlight(
     pixel: tuple[Float32[Array, " p"], Float32[Array, " p"], Float32[Array, " p"]],
 ) -> Float32[Array, "p 3"]:
     faces = stage.town.faces
-    direction = sun_direction(weather.azimuth_deg, weather.elevation_deg)
+    direction = weather.sun.direction
     facing = (faces.normals @ direction).astype(np.float32)
     facing = np.where(faces.cutout, 0.35 + 0.4 * np.abs(facing), np.where(faces.both, np.abs(facing), facing))
     cosine = np.take(np.clip(facing, 0, None).astype(np.float32), face)
     chosen = np.flatnonzero(cosine > 0)
     x, y, z = (each[chosen] for each in pixel)
     local = np.stack(
-        [(x - np.float32(view.center[0])) * z / view.focal, (y - np.float32(view.center[1])) * z / view.focal, z],
+        [
+            (x - np.float32(view.center[0])) * z / view.focal,
+            (y - np.float32(view.center[1])) * z / view.focal,
+            z,
+        ],
         axis=1,
     ).astype(np.float32)
     world = (local - view.translation.astype(np.float32)) @ view.rotation.astype(np.float32)
     normals = faces.normals.astype(np.float32)[face[chosen]]
     lit = np.zeros(len(face), np.float32)
     lit[chosen] = sun.lit(world + np.float32(0.05) * normals)
-    return (cosine * lit)[:, None] * np.array(weather.sun, np.float32)
+    return (cosine * lit)[:, None] * np.array(weather.sun.colour, np.float32)
 
 
 def _glow(
@@ -218,27 +229,45 @@ def _sky(stage: Stage, view: Pinhole, weather: Weather) -> Float32[Array, "h w 3
     """Gradient, a glow around the sun, clouds on a level plane far above, and hills at the horizon."""
     quarter = (view.wh[0] // 4 + 1, view.wh[1] // 4 + 1)
     x, y = np.meshgrid(4 * np.arange(quarter[0]) + 2.0, 4 * np.arange(quarter[1]) + 2.0)
-    rays = np.stack([(x - view.center[0]) / view.focal, (y - view.center[1]) / view.focal, np.ones_like(x)], axis=2)
+    rays = np.stack(
+        [(x - view.center[0]) / view.focal, (y - view.center[1]) / view.focal, np.ones_like(x)], axis=2
+    )
     rays = (rays / np.linalg.norm(rays, axis=2, keepdims=True)) @ view.rotation
     up = np.clip(rays[..., 2], 0, 1)
     blend = (1 - np.exp(-4.0 * up))[..., None]
     out = np.array(weather.horizon) * (1 - blend) + np.array(weather.zenith) * blend
-    toward = np.clip(rays @ sun_direction(weather.azimuth_deg, weather.elevation_deg), 0, 1)
-    out = out + (0.25 * toward[..., None] ** 24 + 1.2 * toward[..., None] ** 400) * np.array(weather.sun)
+    toward = np.clip(rays @ weather.sun.direction, 0, 1)
+    out = out + (0.25 * toward[..., None] ** 24 + 1.2 * toward[..., None] ** 400) * np.array(
+        weather.sun.colour
+    )
     side = stage.clouds.shape[0]
     distance = 0.11 * side / np.maximum(up + 0.12, 0.05)
     cx = (rays[..., 0] * distance + 97.0 * weather.drift) % side
     cy = (rays[..., 1] * distance + 61.0 * weather.drift) % side
     field = cv2.remap(
-        stage.clouds, cx.astype(np.float32), cy.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        stage.clouds,
+        cx.astype(np.float32),
+        cy.astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
     )
     cover = np.clip((field - 1.6 * (1 - 2 * weather.clouds)) * 0.8, 0, 1) * np.clip(up * 9, 0, 1)
-    white = 0.55 * np.array(weather.sky) + 0.6 * np.array(weather.sun) * 0.6 + 0.1 * np.array(weather.horizon)
+    white = (
+        0.55 * np.array(weather.sky)
+        + 0.6 * np.array(weather.sun.colour) * 0.6
+        + 0.1 * np.array(weather.horizon)
+    )
     shaded = white * (1.08 - 0.35 * cover[..., None] ** 2)
     out = out * (1 - 0.9 * cover[..., None]) + 0.9 * cover[..., None] * shaded
     azimuth = np.arctan2(rays[..., 0], rays[..., 1])
-    ridge = 0.035 + 0.014 * np.sin(3 * azimuth + 1) + 0.009 * np.sin(11 * azimuth) + 0.004 * np.sin(29 * azimuth)
+    ridge = (
+        0.035 + 0.014 * np.sin(3 * azimuth + 1) + 0.009 * np.sin(11 * azimuth) + 0.004 * np.sin(29 * azimuth)
+    )
     hill = np.clip((ridge - rays[..., 2]) * 160, 0, 1)[..., None]
-    out = out * (1 - hill) + hill * (0.5 * np.array(weather.horizon) + 0.12 * np.array(weather.sky) * [0.6, 1.0, 0.7])
-    full = cv2.resize(out.astype(np.float32), (quarter[0] * 4, quarter[1] * 4), interpolation=cv2.INTER_LINEAR)
+    out = out * (1 - hill) + hill * (
+        0.5 * np.array(weather.horizon) + 0.12 * np.array(weather.sky) * [0.6, 1.0, 0.7]
+    )
+    full = cv2.resize(
+        out.astype(np.float32), (quarter[0] * 4, quarter[1] * 4), interpolation=cv2.INTER_LINEAR
+    )
     return np.ascontiguousarray(full[: view.wh[1], : view.wh[0]])

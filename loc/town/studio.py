@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
+from loc.errors import StoreError
 from loc.runtime.runtime import Runtime
 from loc.runtime.workers import WorkerPool
 from loc.stores.files import make_folder, write_atomically
-from loc.town.light import Grid, SunMap, lamp_light, sky_directions, sky_light, sun_direction, sun_map
+from loc.town.light import Grid, SunMap, lamp_light, sky_directions, sky_light, sun_map
 from loc.town.photo import develop, distort, lens_of
 from loc.town.plan import Town
 from loc.town.shade import Stage, make_clouds, render, visible
@@ -66,7 +67,7 @@ def bake(studio: Studio, what: tuple[str, Any]) -> Any:
     if kind == "lamp":
         return lamp_light(studio.grid, studio.town.lamps[value])
     weather = WEATHERS[value]
-    made = sun_map(studio.town, sun_direction(weather.azimuth_deg, weather.elevation_deg), side=_SUN_SIDE)
+    made = sun_map(studio.town, weather.sun.direction, side=_SUN_SIDE)
     _save(studio.folder / f"sun-{value}.pkl", made)
     return None
 
@@ -76,15 +77,15 @@ def photograph(studio: Studio, what: tuple[Shot, Path, Float64[Array, "n 3"]]) -
     shot, path, points = what
     weather, stage = WEATHERS[shot.weather], studio.stage
     lens = lens_of(shot.camera)
+    if path.is_file() and shot.is_query:
+        return None
     if path.is_file():
-        if shot.is_query:
-            return None
         nearness = visible(stage, lens.view(shot.pose))[1]
     else:
-        sun = _sun(studio.folder, shot.weather) if weather.elevation_deg > 0 else None
+        sun = _sun(studio.folder, shot.weather) if weather.sun.is_up else None
         radiance, nearness = render(stage, lens.view(shot.pose), weather, sun)
         _write_jpeg(path, develop(lens.bend(radiance), shot.exposure, np.random.default_rng(shot.seed)))
-    return None if shot.is_query else observe(shot, nearness, points, cv2.imread(str(path))[..., ::-1])
+    return None if shot.is_query else observe(shot, nearness, points, _read_rgb(path))
 
 
 def observe(
@@ -112,11 +113,13 @@ def prepare(folder: Path, town: Town) -> None:
     _save(make_folder(folder) / "town.pkl", town)
 
 
-def compute_light(run: Callable[..., Iterator[Any]], folder: Path, town: Town, *, directions: int, weathers: Sequence[str]) -> None:
+def compute_light(
+    run: Callable[..., Iterator[Any]], folder: Path, town: Town, *, directions: int, weathers: Sequence[str]
+) -> None:
     """All light that does not change between photos; ``run`` is :func:`workshop`'s."""
     work: list[tuple[str, Any]] = [("sky", direction) for direction in sky_directions(directions)]
     work += [("lamp", k) for k in range(len(town.lamps))]
-    work += [("sun", name) for name in weathers if WEATHERS[name].elevation_deg > 0]
+    work += [("sun", name) for name in weathers if WEATHERS[name].sun.is_up]
     parts = list(run(bake, work, "light"))
     lamps = parts[directions : directions + len(town.lamps)]
     _save(folder / "light.pkl", Grid.of(town).maps(parts[:directions], lamps))
@@ -128,7 +131,9 @@ class Workshop:
     def __init__(self, folder: Path, runtime: Runtime) -> None:
         self._runtime = runtime
         self._here = Studio(folder) if runtime.num_workers == 1 else None
-        self._pool = None if self._here is not None else WorkerPool(Studio, (folder,), workers=runtime.num_workers)
+        self._pool = (
+            None if self._here is not None else WorkerPool(Studio, (folder,), workers=runtime.num_workers)
+        )
 
     def __enter__(self) -> Workshop:
         return self
@@ -140,7 +145,11 @@ class Workshop:
     def run(self, work: Callable[[Studio, Any], T], items: Iterable[Any], what: str) -> Iterator[T]:
         """Results of ``work(studio, item)``, with progress."""
         ordered = list(items)
-        results = (work(self._here, item) for item in ordered) if self._here is not None else self._submitted(work, ordered)
+        results = (
+            (work(self._here, item) for item in ordered)
+            if self._here is not None
+            else self._submitted(work, ordered)
+        )
         return self._runtime.track(results, what, len(ordered))
 
     def _submitted(self, work: Callable[[Studio, Any], T], items: list[Any]) -> Iterator[T]:
@@ -148,6 +157,13 @@ class Workshop:
             return
         for future in [self._pool.submit(work, item) for item in items]:
             yield future.result()
+
+
+def _read_rgb(path: Path) -> UInt8[Array, "r c 3"]:
+    image = cv2.imread(str(path))
+    if image is None:
+        raise StoreError(f"the rendered photo {path} is damaged", "delete it and run the same command again")
+    return image[..., ::-1]
 
 
 def _write_jpeg(path: Path, image: Array) -> None:
@@ -177,4 +193,3 @@ def _save(path: Path, value: Any) -> None:
 def _load(path: Path) -> Any:
     with path.open("rb") as file:
         return pickle.load(file)
-

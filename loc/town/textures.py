@@ -6,6 +6,8 @@ lit window at night, or for leaves what is not transparent. Materials continue o
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from jaxtyping import Float32
@@ -13,7 +15,7 @@ from jaxtyping import Float32
 from loc.town.noise import fractal
 
 Array = np.ndarray
-Painting = Float32[Array, "h w 4"]
+Painting = np.ndarray
 Tone = tuple[float, float, float]  # sRGB, 0 to 255
 
 
@@ -21,6 +23,12 @@ def plain(shape: tuple[int, int], tone: Tone) -> Painting:
     """One colour."""
     out = np.zeros((*shape, 4), np.float32)
     out[..., :3] = np.asarray(tone, np.float32) / 255
+    return out
+
+
+def clipped(painting: Painting) -> Painting:
+    """Colours brought back into [0, 1]."""
+    out: Painting = np.clip(painting, 0, 1)
     return out
 
 
@@ -44,7 +52,7 @@ def plaster(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm
     shade(out, 1 + 0.045 * cloud + 0.03 * streaks + 0.035 * grain)
     dirt = np.clip(fractal(shape, 1.4 * ppm, rng, octaves=5, gain=0.65) - 1.3, 0, 1)
     blend(out, (112, 100, 84), 0.35 * dirt)
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def courses(
@@ -73,7 +81,7 @@ def courses(
     warmth = np.empty(shape, np.float32)
     near = np.empty(shape, np.float32)  # px to the next joint, measured along the course
     x = np.arange(columns, dtype=np.float32)
-    for top, bottom in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in pairwise(edges):
         cuts = _cuts(columns, length[0] * ppm, length[1] * ppm, rng)
         stone = np.searchsorted(cuts, x, side="right") - 1
         n = len(cuts)
@@ -96,7 +104,7 @@ def courses(
     shade(out, 1 + 0.10 * np.exp(-((above[:, None] - 2 * half) ** 2) / (2 * half**2)))
     blend(out, mortar, 0.75 * np.clip(half - gap + 0.5, 0, 1))
     shade(out, 1 + 0.05 * fractal(shape, 3 * ppm, rng, octaves=4, gain=0.6))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def _cuts(extent: int, shortest: float, longest: float, rng: np.random.Generator) -> Float32[Array, " n"]:
@@ -126,7 +134,7 @@ def roof_tiles(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, 
     moss = np.clip(fractal(shape, 1.8 * ppm, rng, octaves=5, gain=0.7) - 0.9, 0, 1)
     blend(out, (92, 96, 70), 0.5 * moss)
     shade(out, 1 + 0.07 * fractal(shape, 1.2 * ppm, rng, octaves=5, gain=0.7))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def planks(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm: float) -> Painting:
@@ -139,7 +147,7 @@ def planks(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm:
     dark = np.where(x - cuts[board] < max(1.0, 0.012 * ppm), 0.5, 1.0).astype(np.float32)
     shade(out, (tones * dark)[None] * np.ones(shape, np.float32))
     shade(out, 1 + 0.09 * fractal(shape, (1.2 * ppm, 0.04 * ppm), rng, octaves=3, gain=0.8))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def metal(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm: float) -> Painting:
@@ -147,30 +155,48 @@ def metal(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm: 
     out = plain(shape, tone)
     shade(out, 1 + 0.07 * fractal(shape, (1.5 * ppm, 0.3 * ppm), rng, octaves=4, gain=0.7))
     shade(out, 1 + 0.04 * fractal(shape, 0.06 * ppm, rng, octaves=2))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
-def stripes(shape: tuple[int, int], tones: tuple[Tone, Tone], rng: np.random.Generator, *, ppm: float) -> Painting:
+def stripes(
+    shape: tuple[int, int], tones: tuple[Tone, Tone], rng: np.random.Generator, *, ppm: float
+) -> Painting:
     """Awning cloth: stripes of two colours across, 0.22 m wide, sun-bleached."""
     count = 2 * max(1, round(shape[1] / (0.44 * ppm)))
     x = (np.arange(shape[1]) * count // shape[1]) % 2
     out = plain(shape, tones[0])
     out[:, x == 1, :3] = np.asarray(tones[1], np.float32) / 255
     shade(out, 1 + 0.05 * fractal(shape, 0.8 * ppm, rng, octaves=4, gain=0.7))
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def setts(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm: float) -> Painting:
     """Small paving stones in rows."""
     return courses(
-        shape, tone, rng, ppm=ppm, height=0.15, length=(0.12, 0.24), spread=0.11, joint=0.018, mortar=(96, 90, 80)
+        shape,
+        tone,
+        rng,
+        ppm=ppm,
+        height=0.15,
+        length=(0.12, 0.24),
+        spread=0.11,
+        joint=0.018,
+        mortar=(96, 90, 80),
     )
 
 
 def slabs(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, ppm: float) -> Painting:
     """Large paving stones in rows."""
     return courses(
-        shape, tone, rng, ppm=ppm, height=0.55, length=(0.5, 1.1), spread=0.07, joint=0.015, mortar=(110, 104, 94)
+        shape,
+        tone,
+        rng,
+        ppm=ppm,
+        height=0.55,
+        length=(0.5, 1.1),
+        spread=0.07,
+        joint=0.015,
+        mortar=(110, 104, 94),
     )
 
 
@@ -186,12 +212,15 @@ def leaves(shape: tuple[int, int], tone: Tone, rng: np.random.Generator, *, coun
             int(columns * (0.5 + radius * np.cos(angle))),
             int(rows * (0.5 + radius * np.sin(angle))),
         )
-        size = (max(2, int(columns * rng.uniform(0.028, 0.05))), max(1, int(columns * rng.uniform(0.012, 0.022))))
+        size = (
+            max(2, int(columns * rng.uniform(0.028, 0.05))),
+            max(1, int(columns * rng.uniform(0.012, 0.022))),
+        )
         warm = rng.uniform(-0.1, 0.12)
         value = np.asarray(tone, np.float64) / 255 * depth * rng.uniform(0.75, 1.2)
         colour = (value[0] * (1 + warm), value[1], value[2] * (1 - warm), 1.0)
         cv2.ellipse(out, centre, size, rng.uniform(0, 180), 0, 360, colour, -1)
-    return np.clip(out, 0, 1)
+    return clipped(out)
 
 
 def water(shape: tuple[int, int], rng: np.random.Generator, *, ppm: float) -> Painting:
@@ -200,4 +229,4 @@ def water(shape: tuple[int, int], rng: np.random.Generator, *, ppm: float) -> Pa
     shade(out, 1 + 0.16 * fractal(shape, 0.5 * ppm, rng, octaves=4, gain=0.7))
     glints = np.clip(fractal(shape, 0.18 * ppm, rng, octaves=3) - 1.5, 0, 1)
     blend(out, (214, 226, 230), glints)
-    return np.clip(out, 0, 1)
+    return clipped(out)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
-from loc.town.light import sun_direction
+from loc.town.light import Sun
 from loc.town.photo import Exposure
 from loc.town.plan import HALF, relief
 from loc.town.shade import Weather
 from loc.types import Camera, Pose
 
 Array = np.ndarray
+#: Database photos that must look at what a query looks at.
+_KNOWN = 4
 Circles = tuple[tuple[float, float, float], ...]
 
 
@@ -56,28 +59,45 @@ class Size:
 
 SIZES = {
     "small": Size(stations=6, views=3, sequence=4, day=4, night=4, scale=0.75, ppm=40, directions=8),
-    "default": Size(stations=16, views=3, sequence=12, day=12, night=14, scale=1.0, ppm=64, directions=16),
+    "default": Size(stations=17, views=3, sequence=12, day=12, night=14, scale=1.0, ppm=64, directions=16),
     "large": Size(stations=112, views=4, sequence=64, day=48, night=48, scale=1.0, ppm=64, directions=16),
 }
 
 _BLUE, _PALE = (0.22, 0.40, 0.76), (0.76, 0.84, 0.94)
 WEATHERS = {
-    "noon": Weather(200, 47, (2.0, 1.82, 1.55), (0.44, 0.54, 0.70), (0.30, 0.27, 0.23), 0.38, _PALE, _BLUE),
+    "noon": Weather(
+        sun=Sun(200, 47, (2.0, 1.82, 1.55)),
+        sky=(0.44, 0.54, 0.70), bounce=(0.30, 0.27, 0.23), clouds=0.38, horizon=_PALE, zenith=_BLUE,
+    ),
     "morning": Weather(
-        118, 30, (1.95, 1.62, 1.24), (0.38, 0.47, 0.64), (0.27, 0.24, 0.20), 0.3, (0.92, 0.86, 0.80), (0.30, 0.46, 0.78), drift=1
+        sun=Sun(118, 30, (1.95, 1.62, 1.24)),
+        sky=(0.38, 0.47, 0.64), bounce=(0.27, 0.24, 0.20), clouds=0.3,
+        horizon=(0.92, 0.86, 0.80), zenith=(0.30, 0.46, 0.78), drift=1,
     ),
     "overcast": Weather(
-        170, 52, (0.25, 0.25, 0.25), (0.88, 0.93, 1.0), (0.42, 0.41, 0.39), 0.86, (0.88, 0.90, 0.92), (0.66, 0.71, 0.78), drift=2
+        sun=Sun(170, 52, (0.25, 0.25, 0.25)),
+        sky=(0.88, 0.93, 1.0), bounce=(0.42, 0.41, 0.39), clouds=0.86,
+        horizon=(0.88, 0.90, 0.92), zenith=(0.66, 0.71, 0.78), drift=2,
     ),
     "afternoon": Weather(
-        248, 33, (2.0, 1.65, 1.22), (0.36, 0.44, 0.60), (0.29, 0.24, 0.19), 0.45, (0.94, 0.87, 0.76), (0.30, 0.46, 0.78), drift=3
+        sun=Sun(248, 33, (2.0, 1.65, 1.22)),
+        sky=(0.36, 0.44, 0.60), bounce=(0.29, 0.24, 0.19), clouds=0.45,
+        horizon=(0.94, 0.87, 0.76), zenith=(0.30, 0.46, 0.78), drift=3,
     ),
     "evening": Weather(
-        286, 15, (1.75, 1.12, 0.62), (0.34, 0.38, 0.52), (0.26, 0.20, 0.15), 0.42, (1.0, 0.76, 0.52), (0.30, 0.40, 0.66), drift=4
+        sun=Sun(286, 15, (1.75, 1.12, 0.62)),
+        sky=(0.34, 0.38, 0.52), bounce=(0.26, 0.20, 0.15), clouds=0.42,
+        horizon=(1.0, 0.76, 0.52), zenith=(0.30, 0.40, 0.66), drift=4,
+    ),
+    "dusk": Weather(
+        sun=Sun(300, -8),
+        sky=(0.10, 0.12, 0.17), bounce=(0.06, 0.06, 0.07), clouds=0.35,
+        horizon=(0.20, 0.16, 0.17), zenith=(0.05, 0.07, 0.15), lamps=4.0, windows=0.5, drift=6,
     ),
     "night": Weather(
-        300, -30, (0, 0, 0), (0.010, 0.013, 0.022), (0.006, 0.006, 0.008), 0.35, (0.040, 0.036, 0.042), (0.010, 0.013, 0.028),
-        lamps=9.0, windows=0.7, drift=5,
+        sun=Sun(300, -30),
+        sky=(0.010, 0.013, 0.022), bounce=(0.006, 0.006, 0.008), clouds=0.35,
+        horizon=(0.040, 0.036, 0.042), zenith=(0.010, 0.013, 0.028), lamps=9.0, windows=0.7, drift=5,
     ),
 }  # fmt: skip
 #: Seasons of the database photos.
@@ -87,14 +107,14 @@ _DAY_WEATHERS = ("afternoon", "overcast", "evening", "noon")
 
 def shots(size: Size, obstacles: Circles) -> list[Shot]:
     """All photos of a town of this size, sorted by name."""
-    out = [*_database(size, obstacles), *_sequences(size, obstacles)]
-    out += [*_day_queries(size, obstacles), *_night_queries(size, obstacles)]
-    return sorted(out, key=lambda shot: shot.name)
+    database = [*_database(size, obstacles), *_sequences(size, obstacles)]
+    queries = [*_day_queries(size, obstacles, database), *_night_queries(size, obstacles, database)]
+    return sorted([*database, *queries], key=lambda shot: shot.name)
 
 
 def look(at: Float64[Array, "3"], yaw_deg: float, pitch_deg: float, roll_deg: float = 0.0) -> Pose:
     """Pose of a camera at a place; the yaw is from north to east, the pitch upwards."""
-    forward = sun_direction(yaw_deg, pitch_deg)
+    forward = Sun(yaw_deg, pitch_deg).direction
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)
@@ -118,7 +138,9 @@ def _quaternion(rotation: Float64[Array, "3 3"]) -> Float64[Array, "4"]:
     return vector if vector[3] >= 0 else -vector
 
 
-def _camera(size: Size, focal: float, k: float, *, portrait: bool = False, wh: tuple[int, int] = (640, 480)) -> Camera:
+def _camera(
+    size: Size, focal: float, k: float, *, portrait: bool = False, wh: tuple[int, int] = (640, 480)
+) -> Camera:
     width, height = (round(side * size.scale) for side in (wh[::-1] if portrait else wh))
     # The principal point of a real camera is near the middle, not in it; the lists of Aachen have the middle.
     return Camera("SIMPLE_RADIAL", width, height, np.array([focal * size.scale, width / 2, height / 2, k]))
@@ -146,13 +168,13 @@ def _reach(x: float, y: float, yaw_deg: float) -> float:
     return float(min(to_x, to_y))
 
 
-def _open(x: float, y: float, yaw_deg: float, obstacles: Circles) -> bool:
-    """Whether nothing large stands right before the camera."""
+def _open(x: float, y: float, yaw_deg: float, obstacles: Circles, *, until: float = 3.2) -> bool:
+    """Whether nothing large stands before the camera, ``until`` so many metres away."""
     direction = np.array([np.sin(np.radians(yaw_deg)), np.cos(np.radians(yaw_deg))])
     for ox, oy, radius in obstacles:
         along = (ox - x) * direction[0] + (oy - y) * direction[1]
         aside = abs((ox - x) * direction[1] - (oy - y) * direction[0])
-        if 0 < along < 3.2 + radius and aside < radius + 0.35 * along:
+        if 0 < along < until + radius and aside < radius + 0.35 * along:
             return False
     return True
 
@@ -179,7 +201,8 @@ def _directions(
     out = []
     for yaw in wanted:
         tries = sorted(
-            (yaw + step for step in np.linspace(-180 / count, 180 / count, 13)), key=lambda each: abs(each - yaw)
+            (yaw + step for step in np.linspace(-180 / count, 180 / count, 13)),
+            key=lambda each: abs(each - yaw),
         )
         good = [t for t in tries if _open(*place, t, obstacles) and _reach(*place, t) > 9]
         good += [t for t in tries if _open(*place, t, obstacles) and _reach(*place, t) > 6]
@@ -198,7 +221,7 @@ def _pose(place: tuple[float, float], yaw: float, rng: np.random.Generator, *, p
 def _database(size: Size, obstacles: Circles) -> list[Shot]:
     rng = np.random.default_rng(100)
     cameras = [_camera(size, 520, -0.031), _camera(size, 560, 0.018), _camera(size, 498, -0.052)]
-    out = []
+    out: list[Shot] = []
     for station, place in enumerate(_places(size.stations, obstacles, start=20)):
         for yaw in _directions(place, size.views, obstacles, rng):
             number = len(out)
@@ -214,11 +237,11 @@ def _sequences(size: Size, obstacles: Circles) -> list[Shot]:
     """Two walks, looking ahead and to the side, as frames of a film."""
     rng = np.random.default_rng(200)
     routes = (
-        ("sequences/gopro3_undistorted", "GOPR{:04d}.jpg", _camera(size, 430, 0.0), (-15.5, -13.0), (10.5, -13.6), 40.0),
-        ("sequences/nexus4_sequences/sequence_1", "aachen_{:06d}.jpg", _camera(size, 588, -0.035), (17.3, -8.0), (17.0, 13.0), -75.0),
+        ("gopro3_undistorted/GOPR{:04d}.jpg", _camera(size, 430, 0.0), (-15.5, -13.0), (10.5, -13.6), 40.0),
+        ("nexus4_sequences/sequence_1/{:06d}.jpg", _camera(size, 588, -0.035), (17.3, -8.0), (17, 13), -75.0),
     )  # fmt: skip
-    out = []
-    for which, (folder, pattern, camera, start, stop, yaw) in enumerate(routes):
+    out: list[Shot] = []
+    for which, (pattern, camera, start, stop, yaw) in enumerate(routes):
         frames = size.sequence // 2
         for k in range(frames):
             share = k / max(frames - 1, 1)
@@ -227,22 +250,47 @@ def _sequences(size: Size, obstacles: Circles) -> list[Shot]:
                 place = (place[0] - 1.1 * which, place[1] + 1.1 * (1 - which))
             turn = yaw + 55 * (0.5 - share) * (1 if which else -1) + float(rng.uniform(-4, 4))
             exposure = Exposure(gain=1.1, shake_px=float(rng.uniform(0.3, 1.5)))
-            name = f"{folder}/{pattern.format(20 * k + 1)}"
+            name = f"sequences/{pattern.format(20 * k + 1)}"
             out.append(Shot(name, camera, _pose(place, turn, rng), "noon", exposure, 2000 + 500 * which + k))
     return out
 
 
 def _query_poses(
-    count: int, obstacles: Circles, *, start: int, rng: np.random.Generator
+    count: int, obstacles: Circles, database: Sequence[Shot], *, start: int, rng: np.random.Generator
 ) -> list[Pose]:
-    out = []
-    for place in _places(count, obstacles, start=start):
-        (yaw,) = _directions(place, 1, obstacles, rng)
-        out.append(_pose(place, yaw, rng))
+    """Places where the database knows what one looks at: visitors photograph what others photographed."""
+    out: list[Pose] = []
+    places = _places(6 * count, obstacles, start=start)
+    for place in places:
+        offset = float(rng.uniform(0, 360))
+        for yaw in (offset + 137.5 * k for k in range(8)):
+            pose = _pose(place, yaw, rng)
+            far_enough = _reach(*place, yaw) > 9 and _open(*place, yaw, obstacles, until=5.0)
+            if far_enough and _known(pose, database) >= _KNOWN:
+                out.append(pose)
+                break
+        if len(out) == count:
+            break
     return out
 
 
-def _day_queries(size: Size, obstacles: Circles) -> list[Shot]:
+def _known(pose: Pose, database: Sequence[Shot]) -> int:
+    """How many database photos look at the same place from a similar side and distance."""
+    center, forward = pose.center_in_world, pose.rotation[2]
+    reach = _reach(float(center[0]), float(center[1]), float(np.degrees(np.arctan2(forward[0], forward[1]))))
+    target = center + reach * forward
+    count = 0
+    for shot in database:
+        to_target = target - shot.pose.center_in_world
+        distance = float(np.linalg.norm(to_target))
+        to_target /= distance
+        seen = float(to_target @ shot.pose.rotation[2]) > np.cos(np.radians(24))
+        alike = float(to_target @ forward) > np.cos(np.radians(32)) and 0.5 < distance / reach < 2
+        count += seen and alike
+    return count
+
+
+def _day_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> list[Shot]:
     rng = np.random.default_rng(300)
     kinds = (
         ("query/day/milestone", "2011-12-17_14-28-{:02d}_257.jpg", 611.0, 0.0476, False),
@@ -251,38 +299,39 @@ def _day_queries(size: Size, obstacles: Circles) -> list[Shot]:
         ("query/day/nexus5x", "IMG_20161227_14{:04d}.jpg", 525.0, -0.022, False),
     )
     out = []
-    for k, pose in enumerate(_query_poses(size.day, obstacles, start=301, rng=rng)):
+    for k, pose in enumerate(_query_poses(size.day, obstacles, database, start=301, rng=rng)):
         folder, pattern, focal, radial, portrait = kinds[k % len(kinds)]
         camera = _camera(size, focal, radial, portrait=portrait)
+        weather = _DAY_WEATHERS[(k // 2) % len(_DAY_WEATHERS)]
         exposure = Exposure(
-            gain=float(rng.uniform(0.8, 1.4)),
+            gain=float(rng.uniform(0.8, 1.4)) * (1.35 if weather == "evening" else 1.0),
             white=(float(rng.uniform(0.94, 1.06)), 1.0, float(rng.uniform(0.92, 1.08))),
             noise=0.008,
             shake_px=float(rng.uniform(0, 1.6)),
             shake_deg=float(rng.uniform(0, 180)),
         )
-        weather = _DAY_WEATHERS[(k // 2) % len(_DAY_WEATHERS)]
         out.append(Shot(f"{folder}/{pattern.format(k)}", camera, pose, weather, exposure, 3000 + k))
     return out
 
 
-def _night_queries(size: Size, obstacles: Circles) -> list[Shot]:
+def _night_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> list[Shot]:
     """From a steady hand near the lamps to a dark blur."""
     rng = np.random.default_rng(400)
     camera = _camera(size, 525, -0.022)
     out = []
-    for k, pose in enumerate(_query_poses(size.night, obstacles, start=501, rng=rng)):
+    for k, pose in enumerate(_query_poses(size.night, obstacles, database, start=501, rng=rng)):
         folder, day = ("nexus5x", 27) if k % 2 == 0 else ("nexus5x_additional_night", 28)
-        hard = k % 5 / 4
+        dusk = k % 5 in (0, 2)
+        hard = 0.0 if dusk else (k % 5) / 4
         exposure = Exposure(
-            gain=2.6 - 1.6 * hard,
-            white=(1.12, 1.0, 0.78),
-            noise=0.02 + 0.07 * hard,
-            shot=0.002 + 0.01 * hard,
-            shake_px=1.0 + 6.0 * hard,
+            gain=2.4 - 1.0 * hard,
+            white=(1.1, 1.0, 0.82),
+            noise=0.012 + 0.07 * hard,
+            shot=0.001 + 0.01 * hard,
+            shake_px=0.8 + 6.0 * hard,
             shake_deg=float(rng.uniform(0, 180)),
-            blur_px=0.4 + 1.2 * hard,
+            blur_px=0.3 + 1.2 * hard,
         )
         name = f"query/night/{folder}/IMG_201612{day}_18{k:04d}.jpg"
-        out.append(Shot(name, camera, pose, "night", exposure, 4000 + k))
+        out.append(Shot(name, camera, pose, "dusk" if dusk else "night", exposure, 4000 + k))
     return out
