@@ -47,15 +47,15 @@ def runtime(device: str, workers: int, batch_size: int = 8) -> Iterator[Runtime]
     """A runtime that draws progress with an ETA on a terminal and stays silent elsewhere."""
     from loc.runtime.runtime import Runtime
 
-    logging.getLogger("loc").addHandler(_stderr_handler())
     if not sys.stderr.isatty():
-        yield Runtime(device=device, workers=workers, batch_size=batch_size)
+        with _log_to_stderr():
+            yield Runtime(device=device, workers=workers, batch_size=batch_size)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with _log_to_stderr(), Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(what: str, done: int, total: int) -> None:
@@ -82,8 +82,14 @@ def print_rows(header: list[str], rows: list[list[str]]) -> None:
         print_line(line.rstrip())
 
 
-def _stderr_handler() -> logging.Handler:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Warnings of the package on stderr while the block runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    return handler
+    logging.getLogger("loc").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("loc").removeHandler(handler)
