@@ -41,7 +41,8 @@ def _measured(count: int, dim: int, dtype: type, size: Size) -> list[Ratio]:
     if size.quick:
         count //= 16
     images = {f"{number:02d}.jpg": _features(count, dim, dtype, number) for number in range(_IMAGES)}
-    pairs = [(a, b) for a in sorted(images) for b in sorted(images) if a < b][:_PAIRS]
+    pairs = [(a, b) for a in sorted(images) for b in sorted(images) if a < b]
+    pairs = pairs[: 10 if size.quick else _PAIRS]
     plugin = resolve_block("matcher", "nearest")
     floats = {name: torch.tensor(each.descriptors).float() for name, each in images.items()}
 
@@ -65,17 +66,17 @@ def _measured(count: int, dim: int, dtype: type, size: Size) -> list[Ratio]:
             of_both = speed_of(matcher, both, size.repeats)
             of_stage = speed_of(stage.run, bare, size.repeats)
         torch.set_num_threads(threads)
-        of_threads = speed_of(matcher, bare, size.repeats)
+        of_threads = speed_of(matcher, bare, size.repeats) if threads > 1 else ()
     finally:
         torch.set_num_threads(threads)
     speed = f"{len(pairs)} pairs of {count} x {dim} {np.dtype(dtype).name}: speed of the"
     all_threads = f"{speed} matcher / of GEMM + top-2 per row, {threads} threads"
-    return [
+    out = [
         Ratio("match", f"{speed} matcher / of blocked GEMM + top-2 per row", of_matcher, GOAL, note=_MATCHER),
         Ratio("match", f"{speed} matcher / of blocked GEMM + top-2 per row and column", of_both),
         Ratio("match", f"{speed} stage / of blocked GEMM + top-2 per row", of_stage, GOAL, note=_STAGE),
-        Ratio("match", all_threads, of_threads, GOAL, note=_THREADS),
     ]
+    return [*out, Ratio("match", all_threads, of_threads, GOAL, note=_THREADS)] if threads > 1 else out
 
 
 class _Stage:

@@ -1,9 +1,74 @@
-"""The command(s) of ``loc`` for bench."""
+"""``loc bench``: what the parts cost, as ratios inside one run."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+from typer.core import TyperGroup
+
+from loc.cli import bench_faults
+from loc.cli.console import Json, print_json, print_line
+
+if TYPE_CHECKING:
+    from loc.bench.ratio import Ratio
+
+Repeats = Annotated[int, typer.Option(min=1, help="How often each ratio is measured; the median counts.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, only to see that everything runs.")]
+
+_ABOUT = {
+    "startup": "`loc --help` against a bare typer program.",
+    "match": "The matcher and its stage against blocked matrix products and top-2.",
+    "stores": "Writing and reading features and matches against plain h5py.",
+    "localize": "Share of localization that is spent inside pycolmap's estimator.",
+    "map": "Share of mapping that is database import and verification.",
+    "retrieve": "Exact search in 100,000 descriptors against the bare matrix product, and its memory.",
+}
+
+
+class _DefaultsToAll(TyperGroup):
+    """``loc bench [OPTIONS]`` is ``loc bench all [OPTIONS]``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] != "--help"):
+            args = ["all", *args]
+        return super().parse_args(ctx, args)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to ``loc``."""
+    """Add ``loc bench``."""
+    bench = typer.Typer(
+        cls=_DefaultsToAll,
+        help="What the parts cost, as ratios inside one run: median, smallest and largest, and the goal. "
+        "Without a name: all of them.",
+    )
+    for name, about in _ABOUT.items():
+        _add(bench, name, about, [name])
+    _add(bench, "all", "All of these (about 20 minutes on two cores).", list(_ABOUT))
+    bench_faults.register(bench)
+    app.add_typer(bench, name="bench")
+
+
+def _add(bench: typer.Typer, name: str, about: str, benchmarks: list[str]) -> None:
+    @bench.command(name, help=about)
+    def command(repeats: Repeats = 5, quick: Quick = False, json: Json = False) -> None:
+        from loc.bench.ratio import Size
+        from loc.bench.suite import measure
+
+        ratios = []
+        for ratio in measure(benchmarks, Size(repeats, quick)):
+            ratios.append(ratio)
+            if not json:
+                print_line(_line(ratio))
+        if json:
+            print_json([ratio.to_json() for ratio in ratios])
+
+
+def _line(ratio: Ratio) -> str:
+    found = ratio.to_json()
+    if ratio.median is None:
+        return f"{ratio.benchmark:9}{ratio.note}\n{'':9}  {ratio.what}"
+    spread = f"{ratio.median:7.3f}  ({found['min']:.3f} to {found['max']:.3f})"
+    verdict = {None: "", True: f"{found['goal']}: met", False: f"{found['goal']}: MISSED"}[ratio.met]
+    note = f"\n{'':11}{ratio.note}" if ratio.note else ""
+    return f"{ratio.benchmark:9}{spread:28}{verdict:18}{ratio.what}{note}"

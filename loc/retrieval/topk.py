@@ -47,10 +47,10 @@ def top_k(
         DataError: a descriptor is not finite, dimensions differ, or ``exclude`` is out of range.
     """
     _validate(queries, database, k, exclude)
+    silent, hidden = _zero_rows(queries, "queries"), _zero_rows(database, "database")
     width = min(k, len(database))
     keys = np.full((len(queries), width), _NOTHING, dtype=np.int64)
     if keys.size:
-        hidden = ~database.any(axis=1)
         banned = np.zeros((0, 2), np.int64) if exclude is None else _sorted_by_query(exclude)
         pairs = max(1, block_bytes // _BYTES_PER_PAIR)
         rows = max(1, min(_MAX_ROWS, pairs // (2 * width)))
@@ -60,6 +60,7 @@ def top_k(
                 queries[top : top + rows],
                 database,
                 width,
+                silent=silent[top : top + rows],
                 hidden=hidden,
                 banned=banned[low:high] - [top, 0],
                 columns=max(1, pairs // rows - width),
@@ -72,27 +73,53 @@ def _best_keys(
     database: Float32[Array, "n d"],
     k: int,
     *,
+    silent: Bool[Array, " b"],
     hidden: Bool[Array, " n"],
     banned: Int64[Array, "e 2"],
     columns: int,
 ) -> Int64[Array, "b k"]:
     """The ``k`` largest keys of a block of queries, descending, a part of the database at a time."""
     best = np.full((len(queries), k), _NOTHING, dtype=np.int64)
-    silent = ~queries.any(axis=1)
     for left in range(0, len(database), columns):
         part = slice(left, min(left + columns, len(database)))
-        keys = _keys_of(queries @ database[part].T, left)
-        keys[:, hidden[part]] = _NOTHING
-        keys[silent] = _NOTHING
+        similarities = queries @ database[part].T
+        similarities[silent] = -np.inf
+        similarities[:, hidden[part]] = -np.inf
         inside = banned[(banned[:, 1] >= part.start) & (banned[:, 1] < part.stop)]
-        keys[inside[:, 0], inside[:, 1] - left] = _NOTHING
+        similarities[inside[:, 0], inside[:, 1] - left] = -np.inf
+        # Of equals the earlier stays, so only what is better than the k-th so far can enter.
+        keys = _keys_above(similarities, _similarities_of(best[:, :1]), left)
         merged = np.concatenate([best, keys], axis=1)
         merged.partition(merged.shape[1] - k, axis=1)
         best = merged[:, -k:]
     return np.sort(best, axis=1)[:, ::-1]
 
 
-def _keys_of(similarities: Float32[Array, "b c"], first_index: int) -> Int64[Array, "b c"]:
+def _keys_above(
+    similarities: Float32[Array, "b c"], floor: Float32[Array, "b 1"], first_index: int
+) -> Int64[Array, "b m"]:
+    """Keys of the similarities above each row's floor; shorter rows are filled with nothing.
+
+    After the first parts of a database few are: making and sorting keys of all took as long as half
+    of the matrix product.
+    """
+    above = similarities > floor
+    counts = np.count_nonzero(above, axis=1)
+    most = int(counts.max(initial=0))
+    if 4 * most > above.shape[1]:
+        keys = _keys_of(similarities, np.arange(first_index, first_index + above.shape[1]))
+        keys[~above] = _NOTHING
+        return keys
+    rows, columns = np.nonzero(above)
+    starts = np.cumsum(counts) - counts
+    keys = np.full((len(above), most), _NOTHING, dtype=np.int64)
+    keys[rows, np.arange(len(rows)) - starts[rows]] = _keys_of(
+        similarities[rows, columns], first_index + columns
+    )
+    return keys
+
+
+def _keys_of(similarities: Float32[Array, "*s"], index: Int64[Array, " c"]) -> Int64[Array, "*s"]:
     """One integer per pair that sorts by similarity, then by lower index: no two are equal.
 
     The bits of a float32 sort like an integer once those of negative numbers are flipped.
@@ -101,7 +128,7 @@ def _keys_of(similarities: Float32[Array, "b c"], first_index: int) -> Int64[Arr
     bits = similarities.view(np.int32)
     keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
     keys <<= 32
-    keys |= _LOW_BITS - np.arange(first_index, first_index + similarities.shape[1], dtype=np.int64)
+    keys |= _LOW_BITS - index
     return keys
 
 
@@ -133,12 +160,6 @@ def _validate(
         )
     if k < 0:
         raise DataError(f"k must not be negative, got {k}")
-    for name, values in (("queries", queries), ("database", database)):
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-            raise DataError(
-                f"global descriptor of {name} row {row} holds NaN or infinity", "extract it again"
-            )
     if exclude is not None and len(exclude):
         low, high = exclude.min(axis=0), exclude.max(axis=0)
         if (low < 0).any() or high[0] >= len(queries) or high[1] >= len(database):
@@ -146,3 +167,24 @@ def _validate(
                 f"excluded pairs reach rows {high.tolist()}, but there are"
                 f" {len(queries)} queries and {len(database)} database images"
             )
+
+
+def _zero_rows(values: Float32[Array, "n d"], name: str) -> Bool[Array, " n"]:
+    """Which rows are all zero; a block at a time, so that no mask of the size of ``values`` is made.
+
+    Raises:
+        DataError: a value is not finite.
+    """
+    out = np.empty(len(values), bool)
+    for top in range(0, len(values), _MAX_ROWS):
+        block = values[top : top + _MAX_ROWS]
+        highest, lowest = block.max(axis=1, initial=0), block.min(axis=1, initial=0)
+        finite = np.isfinite(highest) & np.isfinite(lowest)
+        if not finite.all():
+            row = top + int(np.flatnonzero(~finite)[0])
+            raise DataError(
+                f"global descriptor of {name} row {row} holds NaN or infinity",
+                "extract it again",
+            )
+        out[top : top + _MAX_ROWS] = (highest == 0) & (lowest == 0)
+    return out

@@ -53,6 +53,20 @@ def test_excluded_pairs_never_appear() -> None:
     np.testing.assert_allclose(similarities[:, 0], values[:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_long_database_of_ties_and_negatives(order) -> None:
+    # Quantised: every value occurs hundreds of times. Ascending, each part replaces all before it;
+    # descending, nothing of a later part enters.
+    values = np.repeat(np.linspace(-1, 1, 9), 400)[::order].astype(np.float32)
+    database = np.stack([values, np.sqrt(1 - values**2)], axis=1)
+    queries = np.array([[1, 0], [-1, 0], [0, 0]], np.float32)
+    indices, similarities = top_k(queries, database, 7, block_bytes=40_000)
+    ascending = np.arange(7) + (3200 if order == 1 else 0)
+    descending = np.arange(7) + (0 if order == 1 else 3200)
+    assert indices.tolist() == [ascending.tolist(), descending.tolist(), [-1] * 7]
+    assert similarities[:2].tolist() == [[1.0] * 7] * 2
+
+
 def test_ties_are_ordered_by_index() -> None:
     database = np.tile(np.eye(2, dtype=np.float32), (20, 1))
     query = np.array([[1, 0]], np.float32)
@@ -62,7 +76,7 @@ def test_ties_are_ordered_by_index() -> None:
 
 
 def test_minus_zero_ties_with_zero() -> None:
-    keys = topk._keys_of(np.array([[-0.0, 0.0, -1e-30, 1e-30]], np.float32), 0)
+    keys = topk._keys_of(np.array([[-0.0, 0.0, -1e-30, 1e-30]], np.float32), np.arange(4))
     assert np.argsort(-keys[0]).tolist() == [3, 0, 1, 2]
 
 
