@@ -51,9 +51,11 @@ def show(
     chosen = view or (ViewOption.oblique if query is None else ViewOption.query)
     if chosen is ViewOption.query and query is None:
         raise ConfigError("--view query shows what one query sees", "say which: --query NAME --view query")
+    if png is not None and png.is_dir():
+        raise DataError(f"{png} is a folder", f"name a file in it: --png {png / 'map.png'}")
     bundle, queries = _read(run_folder)
     focus = None if query is None else _find(queries, query)
-    if focus is not None and focus.pose is None and focus.truth is None:
+    if focus is not None and (focus.camera is None or not (focus.pose or focus.truth)):
         raise DataError(
             f"the query {focus.name!r} has no pose to show: it is {focus.status}",
             "its row in the report says why it failed; without --query the others are shown",

@@ -7,6 +7,7 @@ reads ``picture.npy`` (off screen), or ``import_error.json``.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -15,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+#: Exit codes: Open3D cannot be imported; there is no display.
+NO_IMPORT, NO_DISPLAY = 3, 4
 #: Near black, as Open3D takes it: without post-processing it decodes this from sRGB once more, so that
 #: 0.30 comes out as 19 of 255.
 BACKGROUND = (0.28, 0.30, 0.33, 1.0)
-WINDOW_BACKGROUND = (0.07, 0.08, 0.09, 1.0)
 
 
 def geometries(open3d: Any, request: dict[str, Any], arrays: Any) -> list[tuple[str, Any, Any]]:
@@ -70,14 +72,24 @@ def open_window(open3d: Any, request: dict[str, Any], arrays: Any) -> None:
         title=request["title"],
         width=request["width"],
         height=request["height"],
-        bg_color=WINDOW_BACKGROUND,
+        bg_color=BACKGROUND,
         show_skybox=False,
         show_ui=True,
+        raw_mode=True,  # no tone mapping: the colours of the points as they are
         lookat=view["target"],
         eye=view["eye"],
         up=view["up"],
         field_of_view=view["fov_deg"],
     )
+
+
+def display_opens() -> bool:
+    """Whether the X server answers; Open3D waits for ever for one that does not."""
+    if not sys.platform.startswith("linux") or os.environ.get("WAYLAND_DISPLAY"):
+        return True
+    x11 = ctypes.CDLL("libX11.so.6")  # Open3D is linked to it
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    return bool(x11.XOpenDisplay(None))
 
 
 def main() -> None:
@@ -87,9 +99,11 @@ def main() -> None:
     except (ImportError, OSError) as error:  # a wheel whose system library is missing raises either
         told = {"message": str(error), "module": getattr(error, "name", None)}
         (folder / "import_error.json").write_text(json.dumps(told), encoding="utf-8")
-        os._exit(3)
+        os._exit(NO_IMPORT)
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with np.load(folder / "request.npz") as arrays:
+        if request["window"] and not display_opens():
+            os._exit(NO_DISPLAY)
         if request["window"]:
             open_window(open3d, request, arrays)
         else:

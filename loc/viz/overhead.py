@@ -61,7 +61,7 @@ class Plan:
         points: data URI of the picture of the points, of the size of the page; None without points.
         cameras: ``d`` of one SVG path with a triangle per database camera.
         marks: queries; those that failed come last, so that they lie on top.
-        outside: names of localized queries beyond the page's edge.
+        outside: names of queries whose place is beyond the page's edge.
         bar: length of the scale bar in world units, and in SVG units.
     """
 
@@ -109,7 +109,7 @@ def draw_plan(
         cameras="".join(_triangle(page, pose, size) for pose in db),
         num_cameras=len(db),
         marks=tuple(marks),
-        outside=tuple(each.name for each in queries if each.pose is not None and each.name not in drawn),
+        outside=tuple(each.name for each in queries if (each.pose or each.truth) and each.name not in drawn),
         bar=_scale_bar(page.scale),
         size=size,
     )

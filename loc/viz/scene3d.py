@@ -32,6 +32,7 @@ class ShownQuery:
     """A query with its pose; without one it is drawn at its true pose, if that is known.
 
     Attributes:
+        camera: None where the photo could not be read; then nothing is drawn.
         inliers: ``(i, 3)`` world points its pose rests on, or None.
     """
 
@@ -39,7 +40,7 @@ class ShownQuery:
     group: str
     status: str
     pose: Pose | None
-    camera: Camera
+    camera: Camera | None
     truth: Pose | None = None
     inliers: Float64[Array, "i 3"] | None = None
 
@@ -171,19 +172,16 @@ def _frusta(
 ) -> list[Lines]:
     """One set per kind. Where one query is chosen, it is larger."""
     sets = [("database", "db", [frustum(*db[name], size) for name in sorted(db)], 1.2)]
-    keys = group_keys(query.group for query in queries)
-    for group, key in keys.items():
-        drawn = [
-            frustum(query.pose, query.camera, size * (2.2 if query.name == focus else 1.25))
-            for query in queries
-            if query.group == group and query.pose is not None
-        ]
-        sets.append((f"{group} queries" if group != "all" else "queries", key, drawn, 2.4))
-    failed = [
-        frustum(query.truth, query.camera, size * (2.2 if query.name == focus else 1.25))
-        for query in queries
-        if query.pose is None and query.truth is not None
-    ]
+
+    def drawn(query: ShownQuery, pose: Pose | None) -> list[Array]:
+        if pose is None or query.camera is None:
+            return []
+        return [frustum(pose, query.camera, size * (2.2 if query.name == focus else 1.25))]
+
+    for group, key in group_keys(query.group for query in queries).items():
+        parts = [part for query in queries if query.group == group for part in drawn(query, query.pose)]
+        sets.append((f"{group} queries" if group != "all" else "queries", key, parts, 2.4))
+    failed = [part for query in queries if query.pose is None for part in drawn(query, query.truth)]
     sets.append(("failed, at the true pose", "failed", failed, 2.4))
     return [
         Lines(name, len(parts), np.concatenate(parts), rgb(key), width)

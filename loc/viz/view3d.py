@@ -24,6 +24,7 @@ from loc.sfm.model import read_colors
 from loc.stages.poses import Poses
 from loc.stores.files import make_folder, write_atomically
 from loc.types import Array, Camera, Pose, QueryResult
+from loc.viz.open3d_child import NO_DISPLAY
 from loc.viz.scene3d import Drawing, ShownQuery, View, draw_scene
 
 #: Debian and Ubuntu package of each system library that Open3D loads.
@@ -60,8 +61,6 @@ def shown_queries(
         row = rows.get(result.name)
         if camera is None and row is not None:
             camera = Camera.from_json(table["cameras"][row["camera_id"]])
-        if camera is None:
-            continue  # its photo could not be read: there is nothing to draw
         out.append(
             ShownQuery(
                 result.name,
@@ -91,7 +90,7 @@ def save_picture(drawing: Drawing, view: View, path: Path, *, width: int, height
     """
     factor = _SUPERSAMPLE if _SUPERSAMPLE * max(width, height) <= _MAX_SIDE else 1
     with tempfile.TemporaryDirectory(prefix="loc-show-") as folder:
-        request = _request(drawing, view, width=factor * width, height=factor * height, window=False)
+        request = _request(drawing, view, width=width, height=height, factor=factor)
         _run_child(Path(folder), drawing, request, timeout_s=_TIMEOUT_S)
         picture = np.load(Path(folder) / "picture.npy")
     _write_png(path, _with_legend(_shrunk(picture, factor), drawing))
@@ -106,13 +105,10 @@ def open_viewer(drawing: Drawing, view: View, *, title: str, width: int, height:
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
-        raise ResourceError(
-            "there is no display to open a window on (DISPLAY is not set)",
-            "render a picture instead: loc show RUN --png FILE",
-        )
+        raise _no_display("DISPLAY is not set")
     with tempfile.TemporaryDirectory(prefix="loc-show-") as folder:
-        request = _request(drawing, view, width=width, height=height, window=True)
-        _run_child(Path(folder), drawing, {**request, "title": title}, timeout_s=None)
+        request = _request(drawing, view, width=width, height=height)
+        _run_child(Path(folder), drawing, {**request, "window": True, "title": title}, timeout_s=None)
 
 
 def _inliers(result: QueryResult, bundle: MapBundle) -> Array | None:
@@ -126,13 +122,13 @@ def _inliers(result: QueryResult, bundle: MapBundle) -> Array | None:
     return np.asarray(bundle.index.xyz[rows[known]])
 
 
-def _request(drawing: Drawing, view: View, *, width: int, height: int, window: bool) -> dict[str, Any]:
-    scale = width / _REFERENCE_WIDTH
+def _request(drawing: Drawing, view: View, *, width: int, height: int, factor: int = 1) -> dict[str, Any]:
+    scale = factor * (width / _REFERENCE_WIDTH) ** 0.6  # what is thin stays visible in small pictures
     crowd = max(len(drawing.xyz), 1)
     return {
-        "window": window,
-        "width": width,
-        "height": height,
+        "window": False,
+        "width": factor * width,
+        "height": factor * height,
         "point_px": round(float(np.clip(500 / np.sqrt(crowd), 1.6, 5.0)) * scale, 2),
         "lines": [
             {"name": each.name, "color": each.color, "width_px": each.width_px * scale}
@@ -173,8 +169,17 @@ def _run_child(folder: Path, drawing: Drawing, request: dict[str, Any], *, timeo
         ) from None
     if (folder / "import_error.json").is_file():
         raise _import_error(json.loads((folder / "import_error.json").read_text(encoding="utf-8")))
+    if done.returncode == NO_DISPLAY:
+        raise _no_display(f"DISPLAY is {os.environ.get('DISPLAY')}, and no server answers there")
     if done.returncode != 0 or not (request["window"] or (folder / "picture.npy").is_file()):
         raise _crash(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _no_display(why: str) -> ResourceError:
+    return ResourceError(
+        f"there is no display to open a window on ({why})",
+        "render a picture instead: loc show RUN --png FILE",
+    )
 
 
 def _import_error(told: dict[str, Any]) -> ResourceError:

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scenes import Cli
+from scenes import Cli, make_seen_run
 
 #: Address space that a test of bad input may add, and seconds after which it counts as hanging.
 MEMORY, SECONDS = 3 << 30, 20
@@ -44,3 +44,9 @@ def bounded() -> Iterator[None]:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def seen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run to look at: two queries by day and night with a pose, and two that have none."""
+    return make_seen_run(tmp_path_factory.mktemp("seen"))

@@ -14,6 +14,8 @@ from synthetic_scene import make_scene
 
 from loc.cli import main
 from loc.config import RunConfig
+from loc.pipeline import run
+from loc.runtime.runtime import Runtime
 
 #: Small photos: what is tested is the line, not the features.
 SMALL = {"features.resize_max": 800, "features.max_keypoints": 2000}
@@ -21,6 +23,30 @@ SMALL = {"features.resize_max": 800, "features.max_keypoints": 2000}
 
 def small_scene(folder: Path, **overrides: Any) -> RunConfig:
     return make_scene(folder, {**SMALL, **overrides}, frames=8, points=400)
+
+
+def make_seen_run(folder: Path) -> Path:
+    """A run with what a report and a 3-D view have to show; its names hold what HTML would take for tags."""
+    config = small_scene(folder / "scene")
+    listed = folder / "scene" / "queries.txt"
+    truth = folder / "scene" / "ground_truth.txt"
+    lines, poses = listed.read_text().splitlines(), truth.read_text().splitlines()
+    names = ["day/<b>&amp;.png", "night/b.png"]
+    for number, name in enumerate(names):
+        old = lines[number].split()[0]
+        path = folder / "scene" / "images" / name
+        path.parent.mkdir(exist_ok=True)
+        (folder / "scene" / "images" / old).rename(path)
+        lines[number], poses[number] = (line.replace(old, name, 1) for line in (lines[number], poses[number]))
+    camera, pose = lines[0].split(" ", 1)[1], poses[0].split(" ", 1)[1].rsplit(" ", 1)[0] + " 7"
+    for name in ("night/blank.png", "night/gone.png"):
+        lines.append(f"{name} {camera}")
+        poses.append(f"{name} {pose}")
+    write_photo(folder / "scene" / "images" / "night" / "blank.png", wh=(1024, 768), seed=3)
+    listed.write_text("\n".join(lines) + "\n")
+    truth.write_text("\n".join(poses) + "\n")
+    run(config, folder / "run", runtime=Runtime(device="cpu", workers=1))
+    return folder / "run"
 
 
 class Cli:

@@ -5,6 +5,7 @@ Each case puts a stand-in called ``open3d`` before the real one, so that the rea
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,21 @@ def test_without_a_display_a_picture_is_suggested(monkeypatch: pytest.MonkeyPatc
         open_viewer(drawing, place_camera(drawing, "top", aspect=1.0), title="t", width=64, height=64)
     assert "no display" in caught.value.message
     assert caught.value.next_step == "render a picture instead: loc show RUN --png FILE"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X11 is asked for a display")
+def test_a_display_that_does_not_answer_is_no_display(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drawing: Drawing
+) -> None:
+    stand_in(
+        monkeypatch, tmp_path, PAINTS + "visualization.draw = lambda *a, **k: __import__('time').sleep(60)\n"
+    )
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(ResourceError) as caught:
+        open_viewer(drawing, place_camera(drawing, "top", aspect=1.0), title="t", width=64, height=64)
+    assert "DISPLAY is :987, and no server answers there" in caught.value.message
+    assert "--png" in str(caught.value.next_step)
 
 
 def test_the_picture_has_its_size_and_a_legend(
