@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -97,12 +97,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 def type_name(annotation: Any) -> str:
     """A type as a reader of options wants it.
 
-    >>> type_name(Literal["a", "b"]), type_name(int | None)
-    ("'a' or 'b'", 'int or None')
+    >>> type_name(Literal["a", "b"] | None), type_name(int | None)
+    ("'a' or 'b' or None", 'int or None')
     """
     if get_origin(annotation) is Literal:
         return " or ".join(map(repr, get_args(annotation)))
-    if isinstance(annotation, UnionType):
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
         return " or ".join(map(type_name, get_args(annotation)))
     if get_origin(annotation) is None and isinstance(annotation, type):
         return "None" if annotation is type(None) else annotation.__name__
