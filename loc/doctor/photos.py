@@ -67,7 +67,7 @@ def ends_well(path: Path) -> bool:
             file.seek(max(0, size - _TAIL))
             tail = file.read().rstrip(b"\0")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
     return tail.endswith(mark)
 
 

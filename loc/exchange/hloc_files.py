@@ -114,7 +114,10 @@ def read_features(file: h5py.File, name: str, image_wh: tuple[int, int]) -> Loca
     oris = np.radians(group["oris"][()]).astype(np.float32) if "oris" in group else None
     for what, values in (("scores", scores), ("scales", scales), ("oris", oris)):
         if values is not None and values.shape != (n,):
-            raise DataError(f"{what} of {where} are {values.shape}, expected ({n},): one per keypoint")
+            raise DataError(
+                f"{what} of {where} are {values.shape}, expected ({n},): one per keypoint",
+                "extract this image again",
+            )
     for what, values in (("keypoints", keypoints), ("scores", scores), ("descriptors", descriptors)):
         if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError(f"{what} of {where} hold NaN or infinity", "extract this image again")

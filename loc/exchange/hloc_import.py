@@ -8,7 +8,7 @@ float32 descriptors become float16, as everywhere in a store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from loc.errors import DataError
+from loc.exchange.filling import Items, refuse_other, same_features, same_matches
 from loc.exchange.hloc_files import find_pairs, list_names, opened, read_features, read_matches, transposed
 from loc.layouts.assemble import require_on_disk
 from loc.layouts.lists import pair_lines, read_entries, read_pairs
@@ -33,7 +34,7 @@ from loc.stores.files import make_folder, write_text
 from loc.stores.fingerprint import fingerprint
 from loc.stores.matches import MatchStore, PairKey
 from loc.stores.parts import ItemKey
-from loc.types import Array, ImageRecord, LocalFeatures, Matches
+from loc.types import Array, ImageRecord, Matches
 
 CONFIG = "imported.yaml"
 _SHOWN = 3
@@ -101,7 +102,7 @@ def import_hloc(
     importer = _Importer(files, run, runtime or Runtime(), out, force)
     config = importer.config()
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    _refuse_other(out.config, text, force=force)
+    refuse_other(out.config, text, force=force)
     for path in (*files.features, *files.globals, *files.matches):  # before anything is written
         with opened(path):
             pass
@@ -111,28 +112,6 @@ def import_hloc(
     write_text(out.config, text)
     load_config(out.config)
     return out
-
-
-class _Items:
-    """Puts items into a store; an item that is there already must be the same one."""
-
-    def __init__(self, store: Any, writer: Any, same: Callable[[Any, Any], bool]) -> None:
-        self._store, self._writer, self._same = store, writer, same
-        self._seen: set[Any] = set()
-
-    def put(self, key: Any, item: Any, *, what: str) -> None:
-        if key in self._seen:
-            raise DataError(
-                f"{self._store.kind} of {what} are twice in the files", "give each image or pair in one file"
-            )
-        self._seen.add(key)
-        if key not in self._store:
-            self._writer.put(key, item)
-        elif not self._same(self._store.get(key), item):
-            raise DataError(
-                f"{self._store.folder} holds other {self._store.kind} of {what} already",
-                "call what you import now by another name: --name NAME, or give another -o",
-            )
 
 
 @dataclass
@@ -187,7 +166,7 @@ class _Importer:
         self.keys, sizes = self._photos(self.files.features, "keypoints")
         rounded, half, bare = 0.0, 0, 0
         with store.writer() as writer:
-            items = _Items(store, writer, _same_features)
+            items = Items(store, writer, same_features)
             for path in self.files.features:
                 with opened(path) as file:
                     names = [name for name in list_names(file, "keypoints") if name in self.keys]
@@ -221,7 +200,7 @@ class _Importer:
         store = GlobalStore(folder, fields)
         found = 0
         with store.writer() as writer:
-            items = _Items(store, writer, np.array_equal)
+            items = Items(store, writer, np.array_equal)
             for path in self.files.globals:
                 with opened(path) as file:
                     for name in list_names(file, "global_descriptor"):
@@ -242,7 +221,7 @@ class _Importer:
             plugin, features = self.plugin("matcher"), self._artefact()
             store = MatchStore(match_folder(plugin, features, self.run), match_fields(plugin, features))
             with store.writer() as writer, closing(features.store):
-                items = _Items(store, writer, _same_matches)
+                items = Items(store, writer, same_matches)
                 for pair, found in self._read_matches(features, listed, queries):
                     key = PairKey(self.keys[pair[0]], self.keys[pair[1]])
                     items.put(key, found, what=f"{pair[0]!r} and {pair[1]!r}")
@@ -253,7 +232,7 @@ class _Importer:
             pairs = self._as_listed(listed, queries, pairs)
         if pairs or self.files.matches:
             text = "\n".join(pair_lines(pairs))
-            _refuse_other(self.pair_file, text, force=self.force)
+            refuse_other(self.pair_file, text, force=self.force)
             write_text(make_folder(self.pair_file.parent) / self.pair_file.name, text)
             self.out.counts["pairs"] = len(pairs)
 
@@ -281,7 +260,10 @@ class _Importer:
         bad = {name: name_problem(name) for name in names}
         for name in sorted(names):
             if bad[name] is not None:
-                raise DataError(f"image name {name!r} in {names[name]} cannot be used: {bad[name]}")
+                raise DataError(
+                    f"image name {name!r} in {names[name]} cannot be used: {bad[name]}",
+                    "extract again with names relative to the image root",
+                )
         require_on_disk(names, root, source=str(paths[0]))
         here = [name for name in sorted(names) if (root / name).is_file()]
         self._note(sorted(set(names) - set(here)), f"of {paths[0].name} are not under {root}")
@@ -346,14 +328,6 @@ class _Importer:
             self.out.notes.append(f"{len(self.keys) - found} images with features have no {what}")
 
 
-def _refuse_other(path: Path, text: str, *, force: bool) -> None:
-    """A file of a former import is only replaced by the same text, or when it is asked for."""
-    if path.is_file() and not force and path.read_text(encoding="utf-8") != text:
-        raise DataError(
-            f"{path} exists and says something else", "add --force to replace it, or give another -o"
-        )
-
-
 def _ordered(pair: Pair, queries: Iterable[str]) -> Pair | None:
     """Map pairs as (smaller, larger) name, query pairs as (query, db); None for two queries."""
     first, second = pair[0] in queries, pair[1] in queries
@@ -362,18 +336,6 @@ def _ordered(pair: Pair, queries: Iterable[str]) -> Pair | None:
     if first or second:
         return pair if first else (pair[1], pair[0])
     return (min(pair), max(pair))
-
-
-def _same_features(one: LocalFeatures, other: LocalFeatures) -> bool:
-    return (
-        np.array_equal(one.keypoints, other.keypoints)
-        and np.array_equal(one.scores, other.scores)
-        and np.array_equal(one.descriptors, other.descriptors)
-    )
-
-
-def _same_matches(one: Matches, other: Matches) -> bool:
-    return np.array_equal(one.indices, other.indices) and np.array_equal(one.scores, other.scores)
 
 
 def _half_step(keypoints: Array) -> float:

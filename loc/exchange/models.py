@@ -14,6 +14,7 @@ from loc.record import FILE, open_map, read_record
 from loc.sfm.bundle import MapBundle
 from loc.stages.poses import Poses
 from loc.stores.files import read_json
+from loc.stores.products import check_product
 from loc.types import Camera, Pose
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def open_model(bundle: MapBundle) -> pycolmap.Reconstruction:
     """The COLMAP model of a map."""
     from loc.colmap import pycolmap
 
+    check_product(bundle.folder, f"{bundle.model_folder.name}/")
     try:
         return pycolmap.Reconstruction(bundle.model_folder)
     except (ValueError, RuntimeError, LookupError) as error:

@@ -359,6 +359,29 @@ def test_nerfstudio(made: Run, cli: Cli, tmp_path: Path) -> None:
     assert cli("export", "nerfstudio", made.bundle.folder, "-o", tmp_path / "b", "--images", root) == 0
 
 
+def test_models_of_bundler_and_nvm(cli: Cli, shared: Path, tmp_path: Path) -> None:
+    """Aachen's own files: both give one model, which `scene.model` takes."""
+    folder = shared / "data" / "aachen_lists" / "format_sample"
+    stem, images = folder / "3D-models" / "aachen_cvpr2018_db", folder / "images_upright"
+    (tmp_path / "k.txt").write_text("db/4446.jpg RADIAL 1200 1600 1557 600 800 0 0\n")
+    bundler = [f"{stem}.out", "--list", f"{stem}.list.txt"]
+    assert cli("import", "bundler", *bundler, "--images", images, "-o", tmp_path / "b", "--json") == 0
+    assert (cli.json["images"], cli.json["points"], cli.json["observations"]) == (3, 5, 27)
+    assert "by --intrinsics" in cli.json["notes"][0]  # a cut-down sample: its tracks are of other images
+    argv = ["--images", images, "--intrinsics", tmp_path / "k.txt", "-o", tmp_path / "n"]
+    assert cli("import", "nvm", f"{stem}.nvm", *argv) == 0
+    assert f"--set scene.model={tmp_path / 'n'}" in cli.out
+    one, other = (pycolmap.Reconstruction(tmp_path / name) for name in "bn")
+    assert {image.name for image in one.images.values()} == {image.name for image in other.images.values()}
+    argv = ["--set", f"scene.images={images}", "--set", f"scene.model={tmp_path / 'n'}"]
+    assert cli("doctor", "colmap_sift", *argv, "--no-environment") == 0, cli.out
+    assert "a run would use 3 database images" in cli.out
+    (tmp_path / "cut.nvm").write_bytes(stem.with_suffix(".nvm").read_bytes()[:900])
+    assert cli("import", "nvm", tmp_path / "cut.nvm", "--images", images, "-o", tmp_path / "x") == 3
+    assert "cut.nvm" in cli.err
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("what", ["hloc", "colmap", "ply", "csv", "nerfstudio"])
 def test_exports_of_what_is_no_run(cli: Cli, tmp_path: Path, what: str) -> None:
     assert cli("export", what, tmp_path, "-o", tmp_path / "out") == 3
