@@ -106,8 +106,11 @@ class FaceBuilder:
     def build(self) -> Faces:
         """All faces, those with frames first."""
         skins = [row[-1] for row in self._framed] + [row[-1] for row in self._polygons]
-        framed = [np.array(part) for part in list(zip(*self._framed, strict=True))[:4]]
-        found = _frames(np.array([points for points, _ in self._polygons]))
+        shapes = ((3,), (3,), (3,), (MAX_CORNERS, 2))
+        framed = [
+            np.array([row[k] for row in self._framed]).reshape(-1, *shape) for k, shape in enumerate(shapes)
+        ]
+        found = _frames(np.array([points for points, _ in self._polygons]).reshape(-1, MAX_CORNERS, 3))
         origin, u, v, corners = (np.concatenate(pair) for pair in zip(framed, found, strict=True))
         window = np.array([skin.window for skin in skins])
         ppm = np.array([skin.ppm or 0.0 for skin in skins])

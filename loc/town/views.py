@@ -43,6 +43,8 @@ class Size:
     Attributes:
         stations: places from which database photos are taken; views: directions at each.
         sequence: frames of the two sequences together. day, night: queries.
+        facing: half the angle around north within which photos look, degrees; below 180 they are taken
+            from the south of the square.
         scale: of the photos, where 1 is 640 x 480. ppm: resolution of the paintings, px per metre.
         directions: of the sky's light.
     """
@@ -52,15 +54,22 @@ class Size:
     sequence: int
     day: int
     night: int
+    facing: float
     scale: float
     ppm: float
     directions: int
 
 
 SIZES = {
-    "small": Size(stations=6, views=3, sequence=4, day=4, night=4, scale=0.75, ppm=40, directions=8),
-    "default": Size(stations=17, views=3, sequence=12, day=12, night=14, scale=1.0, ppm=64, directions=16),
-    "large": Size(stations=112, views=4, sequence=64, day=48, night=48, scale=1.0, ppm=64, directions=16),
+    "small": Size(
+        stations=6, views=3, sequence=4, day=4, night=4, facing=50, scale=0.75, ppm=40, directions=8
+    ),
+    "default": Size(
+        stations=17, views=3, sequence=12, day=12, night=14, facing=180, scale=1.0, ppm=64, directions=16
+    ),
+    "large": Size(
+        stations=112, views=4, sequence=64, day=48, night=48, facing=180, scale=1.0, ppm=64, directions=16
+    ),
 }
 
 _BLUE, _PALE = (0.22, 0.40, 0.76), (0.76, 0.84, 0.94)
@@ -179,13 +188,14 @@ def _open(x: float, y: float, yaw_deg: float, obstacles: Circles, *, until: floa
     return True
 
 
-def _places(count: int, obstacles: Circles, *, start: int) -> list[tuple[float, float]]:
+def _places(size: Size, count: int, obstacles: Circles, *, start: int) -> list[tuple[float, float]]:
     """Free places spread evenly over the square."""
+    north = 1.0 if size.facing >= 180 else 0.55
     out: list[tuple[float, float]] = []
     index = start
     while len(out) < count:
         x = (2 * _halton(index, 2) - 1) * (HALF[0] - 2.2)
-        y = (2 * _halton(index, 3) - 1) * (HALF[1] - 2.2)
+        y = (2 * north * _halton(index, 3) - 1) * (HALF[1] - 2.2)
         index += 1
         if _free(x, y, obstacles):
             out.append((x, y))
@@ -193,15 +203,16 @@ def _places(count: int, obstacles: Circles, *, start: int) -> list[tuple[float, 
 
 
 def _directions(
-    place: tuple[float, float], count: int, obstacles: Circles, rng: np.random.Generator
+    size: Size, place: tuple[float, float], obstacles: Circles, rng: np.random.Generator
 ) -> list[float]:
     """Directions that differ, with some distance to what is seen and nothing in the way."""
-    offset = float(rng.uniform(0, 360))
-    wanted = [offset + 360 * k / count for k in range(count)]
+    count = size.views
+    first = float(rng.uniform(0, 360)) if size.facing >= 180 else -size.facing * (count - 1) / count
+    wanted = [first + 2 * size.facing * k / count for k in range(count)]
     out = []
     for yaw in wanted:
         tries = sorted(
-            (yaw + step for step in np.linspace(-180 / count, 180 / count, 13)),
+            (yaw + step for step in np.linspace(-1, 1, 13) * size.facing / count),
             key=lambda each: abs(each - yaw),
         )
         good = [t for t in tries if _open(*place, t, obstacles) and _reach(*place, t) > 9]
@@ -222,8 +233,8 @@ def _database(size: Size, obstacles: Circles) -> list[Shot]:
     rng = np.random.default_rng(100)
     cameras = [_camera(size, 520, -0.031), _camera(size, 560, 0.018), _camera(size, 498, -0.052)]
     out: list[Shot] = []
-    for station, place in enumerate(_places(size.stations, obstacles, start=20)):
-        for yaw in _directions(place, size.views, obstacles, rng):
+    for station, place in enumerate(_places(size, size.stations, obstacles, start=20)):
+        for yaw in _directions(size, place, obstacles, rng):
             number = len(out)
             weather = _DB_WEATHERS[station % len(_DB_WEATHERS)]
             exposure = Exposure(gain=float(rng.uniform(1.0, 1.2)), shake_px=float(rng.uniform(0, 0.8)))
@@ -237,8 +248,8 @@ def _sequences(size: Size, obstacles: Circles) -> list[Shot]:
     """Two walks, looking ahead and to the side, as frames of a film."""
     rng = np.random.default_rng(200)
     routes = (
-        ("gopro3_undistorted/GOPR{:04d}.jpg", _camera(size, 430, 0.0), (-15.5, -13.0), (10.5, -13.6), 40.0),
-        ("nexus4_sequences/sequence_1/{:06d}.jpg", _camera(size, 588, -0.035), (17.3, -8.0), (17, 13), -75.0),
+        ("gopro3_undistorted/GOPR{:04d}.jpg", _camera(size, 430, 0.0), (-15.5, -13.0), (10.5, -13.6), 15.0),
+        ("nexus4_sequences/sequence_1/{:06d}.jpg", _camera(size, 588, -0.035), (17.3, -8.0), (17, 9), -60.0),
     )  # fmt: skip
     out: list[Shot] = []
     for which, (pattern, camera, start, stop, yaw) in enumerate(routes):
@@ -256,14 +267,18 @@ def _sequences(size: Size, obstacles: Circles) -> list[Shot]:
 
 
 def _query_poses(
-    count: int, obstacles: Circles, database: Sequence[Shot], *, start: int, rng: np.random.Generator
+    size: Size,
+    count: int,
+    obstacles: Circles,
+    database: Sequence[Shot],
+    *,
+    start: int,
+    rng: np.random.Generator,
 ) -> list[Pose]:
     """Places where the database knows what one looks at: visitors photograph what others photographed."""
     out: list[Pose] = []
-    places = _places(6 * count, obstacles, start=start)
-    for place in places:
-        offset = float(rng.uniform(0, 360))
-        for yaw in (offset + 137.5 * k for k in range(8)):
+    for place in _places(size, 8 * count, obstacles, start=start):
+        for yaw in rng.uniform(-size.facing, size.facing, 8).tolist():
             pose = _pose(place, yaw, rng)
             far_enough = _reach(*place, yaw) > 9 and _open(*place, yaw, obstacles, until=5.0)
             if far_enough and _known(pose, database) >= _KNOWN:
@@ -299,7 +314,7 @@ def _day_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> li
         ("query/day/nexus5x", "IMG_20161227_14{:04d}.jpg", 525.0, -0.022, False),
     )
     out = []
-    for k, pose in enumerate(_query_poses(size.day, obstacles, database, start=301, rng=rng)):
+    for k, pose in enumerate(_query_poses(size, size.day, obstacles, database, start=301, rng=rng)):
         folder, pattern, focal, radial, portrait = kinds[k % len(kinds)]
         camera = _camera(size, focal, radial, portrait=portrait)
         weather = _DAY_WEATHERS[(k // 2) % len(_DAY_WEATHERS)]
@@ -319,7 +334,7 @@ def _night_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> 
     rng = np.random.default_rng(400)
     camera = _camera(size, 525, -0.022)
     out = []
-    for k, pose in enumerate(_query_poses(size.night, obstacles, database, start=501, rng=rng)):
+    for k, pose in enumerate(_query_poses(size, size.night, obstacles, database, start=501, rng=rng)):
         folder, day = ("nexus5x", 27) if k % 2 == 0 else ("nexus5x_additional_night", 28)
         dusk = k % 5 in (0, 2)
         hard = 0.0 if dusk else (k % 5) / 4
