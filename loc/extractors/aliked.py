@@ -56,10 +56,9 @@ class Aliked:
     parallel: ClassVar[Literal["batch", "process"]] = "batch"
     min_side: ClassVar[int] = 32
     ranked: ClassVar[bool] = True
+    mirror_symmetric: ClassVar[bool] = False
     #: Standard deviation of a coordinate, px.
     noise_px: ClassVar[float] = 0.5
-    #: Half of how far keypoints of a drawing and of its mirror image lie apart, for n16 (n16rot: 0.2).
-    known_bias_px: ClassVar[tuple[float, float]] = (0.58, 0.0)
 
     def __init__(self, config: AlikedConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
         self.config = config

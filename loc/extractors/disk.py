@@ -53,11 +53,9 @@ class Disk:
     parallel: ClassVar[Literal["batch", "process"]] = "batch"
     min_side: ClassVar[int] = 32
     ranked: ClassVar[bool] = True
+    mirror_symmetric: ClassVar[bool] = False
     #: Standard deviation of a coordinate, px: keypoints lie at whole pixels.
     noise_px: ClassVar[float] = 0.7
-    #: Half of how far keypoints of a picture and of its mirror image lie apart, photos and drawings
-    #: alike: the trained network prefers a side of what it looks at. Left as published.
-    known_bias_px: ClassVar[tuple[float, float]] = (0.5, -1.0)
 
     def __init__(self, config: DiskConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
         self.config = config

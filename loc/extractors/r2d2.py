@@ -94,6 +94,7 @@ class R2D2:
     parallel: ClassVar[Literal["batch", "process"]] = "batch"
     min_side: ClassVar[int] = 16
     ranked: ClassVar[bool] = True
+    mirror_symmetric: ClassVar[bool] = False
     stage_defaults: ClassVar[dict[str, Any]] = {"resize_max": None}
     #: Standard deviation of a coordinate, px.
     noise_px: ClassVar[float] = 1.0

@@ -23,7 +23,14 @@ import numpy as np
 from loc.conventions import corner_from_center
 from loc.errors import ContractError
 from loc.plugins.contract_card import as_shown, build, call, check_card, check_choices
-from loc.plugins.contract_geometry import check_mirror, check_shift, inside, same_features
+from loc.plugins.contract_geometry import (
+    ASYMMETRIC_TOLERANCE_PX,
+    ORIGIN_TOLERANCE_PX,
+    check_mirror,
+    check_shift,
+    inside,
+    same_features,
+)
 from loc.plugins.contract_samples import (
     HEIGHT,
     SHIFT_XY,
@@ -59,8 +66,9 @@ def check_extractor(
     Its card; shapes, dtypes and ranges; a black image, odd sizes and the smallest allowed side;
     repeatability; batch = singles; and the geometry: keypoints move with the picture as (x, y),
     descriptors go with them, and the origin is the declared one (half a pixel is found by mirroring
-    the image). A method whose published form is biased declares ``known_bias_px``, a number or (x, y):
-    how much its keypoints lie too far right and down.
+    the image). A method whose published form is biased declares ``known_bias_px: float``, the same
+    for x and y: how much its keypoints lie too far right and down. A trained detector that treats left
+    and right differently declares ``mirror_symmetric = False``: its origin is then checked coarsely.
 
     Args:
         cls: the plug-in's class.
@@ -92,10 +100,11 @@ def check_extractor(
     _check_repeats(run, image, base)
     _check_batch(run, [image, moved, np.ascontiguousarray(image[:, ::-1])])
     check_shift(name, base, shifted, SHIFT_XY)
-    bias = np.broadcast_to(np.asarray(getattr(run.plugin, "known_bias_px", 0.0), np.float64), 2)
+    bias = float(getattr(run.plugin, "known_bias_px", 0.0))
+    tolerance = ORIGIN_TOLERANCE_PX if getattr(cls, "mirror_symmetric", True) else ASYMMETRIC_TOLERANCE_PX
     for axis, flipped in ((0, image[:, :, ::-1]), (1, image[:, ::-1])):
         mirrored = run.one(np.ascontiguousarray(flipped))
-        check_mirror(name, base, mirrored, axis=axis, known_bias_px=float(bias[axis]))
+        check_mirror(name, base, mirrored, axis=axis, known_bias_px=bias, tolerance_px=tolerance)
     run.check_strays()
 
 

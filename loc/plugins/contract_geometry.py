@@ -18,6 +18,9 @@ NEAR_PX = 2.0
 #: Offset of the origin that is let pass, px. Half a pixel is the mistake to find; detectors that
 #: are not symmetric (learned ones) stay below a quarter.
 ORIGIN_TOLERANCE_PX = 0.3
+#: … and for a trained detector that need not treat left and right alike: in a mirror image DISK, ALIKED
+#: and R2D2 find 20 to 65 % of their keypoints again, scattered by pixels, half a pixel off on average.
+ASYMMETRIC_TOLERANCE_PX = 1.5
 _LEAST_FOUND = 0.3
 _MOST_KEYPOINTS = 2000  # of the distance matrices below
 
@@ -57,6 +60,7 @@ def check_mirror(
     *,
     axis: int,
     known_bias_px: float,
+    tolerance_px: float = ORIGIN_TOLERANCE_PX,
 ) -> None:
     """``mirrored`` are the features of the mirrored image (``axis`` 0: left and right exchanged).
 
@@ -64,8 +68,8 @@ def check_mirror(
     shift of the picture would show.
 
     Raises:
-        ContractError: the origin is off by more than ``ORIGIN_TOLERANCE_PX`` from what the plug-in
-            declares as its bias.
+        ContractError: the origin is off by more than ``tolerance_px`` from what the plug-in declares as
+            its bias.
     """
     expected = _strongest(original).keypoints.astype(np.float64) - known_bias_px
     expected[:, axis] = original.image_wh[axis] - expected[:, axis]
@@ -79,7 +83,7 @@ def check_mirror(
         )
     middle = float(np.median(offsets))
     bias = float(offsets[np.abs(offsets - middle) <= 1].mean()) / 2
-    if abs(bias) > ORIGIN_TOLERANCE_PX:
+    if abs(bias) > tolerance_px:
         raise ContractError(
             f"{name}: {'xy'[axis]} is off by {bias:+.2f} px: keypoints of an image and of its mirror image"
             f" disagree by {2 * bias:+.2f} px (median of {len(offsets)})",

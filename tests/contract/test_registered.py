@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from hloc_stand_in import installed
 
 from loc.plugins.contract import check_extractor, check_global_extractor, check_matcher
 from loc.plugins.registry import list_plugins, load_plugin
@@ -20,6 +21,14 @@ OPTIONS = {
 }
 
 
+#: The bridge runs what is installed: here a small hloc that takes the protocol literally.
+HLOC_MODELS = {
+    "extractor": "hloc.extractors.blobs",
+    "global": "hloc.extractors.mean",
+    "matcher": "hloc.matchers.mutual",
+}
+
+
 @pytest.mark.parametrize("info", list_plugins(), ids=lambda info: f"{info.kind}-{info.name}")
 def test_contract(info, request, tmp_path, monkeypatch) -> None:
     cls = load_plugin(info.kind, info.name)
@@ -27,7 +36,11 @@ def test_contract(info, request, tmp_path, monkeypatch) -> None:
         folders = (request.getfixturevalue("shared") / "weights", request.getfixturevalue("public_weights"))
         monkeypatch.setenv("LOC_WEIGHTS_DIR", os.pathsep.join(map(str, folders)))
         monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path))
-    CHECKS[info.kind](cls, OPTIONS.get(info.name))
+    if info.name == "hloc":
+        with installed(monkeypatch):
+            CHECKS[info.kind](cls, {"model": HLOC_MODELS[info.kind]})
+    else:
+        CHECKS[info.kind](cls, OPTIONS.get(info.name))
 
 
 def test_the_built_ins_are_among_them() -> None:

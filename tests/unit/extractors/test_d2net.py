@@ -13,7 +13,6 @@ from PIL import Image
 from loc.errors import ContractError, WeightsError
 from loc.extractors.d2net import D2Net, D2NetConfig
 from loc.plugins.blocks import resolve_block
-from loc.plugins.contract import check_extractor
 from loc.runtime.select import coverage
 
 
@@ -57,10 +56,6 @@ def test_tf_preprocessing_and_other_scales_run(photo) -> None:
     (found,) = make(preprocessing="torch", scales=(0.7, 1.3))(photo[:, :, :120, :160])
     assert len(found) > 5
     assert {round(1 / float(scale), 4) for scale in found.scales} <= {0.7, 1.3}
-
-
-def test_contract_with_centred_positions() -> None:
-    check_extractor(D2Net, {"weights": "ots", "precision": "fp32", "offset": "centred"})
 
 
 def test_centred_offset_of_the_pyramid(photo) -> None:
