@@ -36,7 +36,7 @@ def did_you_mean(missing: Sequence[str], photos: Sequence[str], root: Path) -> s
     >>> did_you_mean(["db/1.jpg"], ["images/db/1.jpg"], Path("data"))
     "did you mean another image root?  --set scene.images='data/images'"
     >>> did_you_mean(["photos/1.jpg"], ["1.jpg"], Path("photos"))
-    "did you mean another image root?  --set scene.images='.'"
+    "did you mean another image root?  --set scene.images='.'   or take 'photos/' off the names in the list"
     >>> did_you_mean(["a/1.jpg"], ["a/1.png"], Path("data"))
     "the photos end in '.png', the list in '.jpg': 'a/1.png' exists; mend the list"
     """

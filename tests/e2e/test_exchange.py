@@ -20,6 +20,8 @@ from loc.layouts.lists import read_poses
 from loc.pipeline import Run, run
 from loc.runtime.runtime import Runtime
 
+pytestmark = pytest.mark.xdist_group("exchange")  # one run serves all
+
 FAST = {
     "globals.words": 8,
     "pairs": [{"use": "retrieval", "k": 4, "for": "both"}],
