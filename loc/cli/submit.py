@@ -34,8 +34,13 @@ def submit(
     json: Json = False,
 ) -> None:
     """Write a benchmark's result file: checked, and how many queries of each group it has."""
+    from loc.errors import ConfigError
     from loc.stages.submission import make_submission, name_rule
 
+    if output.is_dir():
+        raise ConfigError(
+            f"-o {output} is a folder", "give a file, for example Aachen_eval_METHOD.txt in that folder"
+        )
     found = _read(run_folder)
     made = make_submission(
         found["results"],

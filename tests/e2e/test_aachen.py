@@ -74,8 +74,7 @@ def test_submit(finished, data, capsys, tmp_path):
     assert cli.json["unknown"] == 0
 
 
-def test_submit_says_what_is_missing(finished, capsys, tmp_path):
-    """As if the night had not been localized."""
+def test_submit_of_odd_requests(finished, capsys, tmp_path):
     workdir, _ = finished
     cli = Cli(capsys)
     assert cli("submit", workdir, "-o", tmp_path / "poses.txt", "--names", "path", "--json") == 0
@@ -84,6 +83,8 @@ def test_submit_says_what_is_missing(finished, capsys, tmp_path):
     assert cli("submit", tmp_path, "-o", tmp_path / "x.txt") == 3
     assert "is not a run folder" in cli.err
     assert cli("submit", workdir, "-o", tmp_path / "x.txt", "--names", "folder") == 2
+    assert cli("submit", workdir, "-o", tmp_path) == 2
+    assert "is a folder" in cli.err
 
 
 def test_submit_of_a_run_without_poses(data, capsys, tmp_path):
