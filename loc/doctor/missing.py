@@ -68,7 +68,10 @@ def _other_root(name: str, photo: str, root: Path) -> str:
         here = PurePosixPath(root.as_posix())
         if here.parts[-len(prefix.parts) :] == prefix.parts:
             above = PurePosixPath(*here.parts[: -len(prefix.parts)])
-            return f"did you mean another image root?  --set scene.images='{above}'"
+            return (
+                f"did you mean another image root?  --set scene.images='{above}'   or take "
+                f"{str(prefix) + '/'!r} off the names in the list"
+            )
         return (
             f"the list has {str(prefix) + '/'!r} before the names, the image root has not: {photo!r} exists"
         )
