@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     output: Output,
     size: Annotated[
-        Size, typer.Option(help="small: 22 database photos; default: 60; large: 512.")
+        Size, typer.Option(help="small: 22 database photos; default: 63; large: 512.")
     ] = Size.default,
     features: FeaturesOption = None,
     matcher: MatcherOption = None,

@@ -60,9 +60,7 @@ def make_dataset(
         prepare(work / "shared", town)
         with Workshop(work / "shared", runtime) as workshop:
             weathers = sorted({shot.weather for shot in plan})
-            compute_light(
-                workshop.run, work / "shared", town, directions=chosen.directions, weathers=weathers
-            )
+            compute_light(workshop, work / "shared", town, chosen, weathers)
             # Photos of one hour follow one another: a worker then reads its depth map of the sun once.
             order = sorted(plan, key=lambda shot: (shot.weather, shot.name))
             jobs = [(shot, work / _IMAGES / shot.name, points) for shot in order]

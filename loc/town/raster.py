@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from loc.town.faces import Faces
 
@@ -19,6 +19,8 @@ Array = np.ndarray
 #: Pixels by which polygons are widened, so that rounding leaves no gap between neighbours.
 _WIDEN_PX = 0.02
 _FAR = 1e9
+#: Slopes of half planes below this are level.
+_LEVEL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,24 +117,30 @@ def rasterize(
     """
     seen = np.full((wh[1], wh[0]), -1, np.int32)
     nearness = np.full((wh[1], wh[0]), -_FAR if parallel else 0.0, np.float32)
-    x, y = np.arange(wh[0]) + 0.5, np.arange(wh[1]) + 0.5
+    x, y = (np.arange(wh[0]) + 0.5).astype(np.float32), np.arange(wh[1]) + 0.5
     order = np.flatnonzero(view.visible)
-    lines = _half_planes(faces, view, order)
-    limit = np.inf if parallel else 1 / closest
-    for face, half_planes in zip(order, lines, strict=True):
+    begins, ends = _edges(faces, view, order)
+    limit = np.float32(_FAR if parallel else 1 / closest)
+    for k, face in enumerate(order):
         left, top, right, bottom = view.box[face]
         rows, columns = y[top:bottom], x[left:right]
-        start, stop = _spans(half_planes, rows)
-        k = view.near[face]
-        near = ((k[1] * rows + k[2])[:, None] + (k[0] * columns)[None]).astype(np.float32)
-        mask = (columns >= start[:, None]) & (columns <= stop[:, None])
-        mask &= near > nearness[top:bottom, left:right]
-        if not parallel:
-            mask &= near <= limit
+        start = (
+            (begins[k][:, :1] * rows + begins[k][:, 1:])
+            .max(axis=0, initial=-_FAR)
+            .astype(np.float32)[:, None]
+        )
+        stop = (ends[k][:, :1] * rows + ends[k][:, 1:]).min(axis=0, initial=_FAR).astype(np.float32)[:, None]
+        kx, ky, k1 = view.near[face]
+        near = (ky * rows + k1).astype(np.float32)[:, None] + (kx * columns).astype(np.float32)
+        kept = nearness[top:bottom, left:right]
+        mask = columns >= start
+        mask &= columns <= stop
+        mask &= near > kept
+        mask &= near <= limit
         if exists is not None and faces.cutout[face]:
             _keep_existing(int(face), view.frame[face], mask, (rows, columns), exists)
-        np.copyto(nearness[top:bottom, left:right], near, where=mask)
-        seen[top:bottom, left:right][mask] = face
+        np.copyto(kept, near, where=mask)
+        np.copyto(seen[top:bottom, left:right], face, where=mask)
     return seen, nearness
 
 
@@ -148,33 +156,25 @@ def _keep_existing(
     mask[row, column] = exists(face, (a / w).astype(np.float32), (b / w).astype(np.float32))
 
 
-def _half_planes(faces: Faces, view: Projection, order: Int32[Array, " m"]) -> Float64[Array, "m c 3"]:
-    """Per edge an affine function of the pixel that is positive inside (zero for repeated corners)."""
+def _edges(
+    faces: Faces, view: Projection, order: Int64[Array, " m"]
+) -> tuple[list[Float64[Array, "c 2"]], list[Float64[Array, "c 2"]]]:
+    """Per face, its edges as lines ``x = slope * y + offset``: those at which a pixel row enters the polygon
+    (it begins at the largest), and those at which it leaves (it ends at the smallest)."""
     here = faces.corners[order]
-    there = np.roll(here, -1, axis=1)
-    edge = there - here
+    edge = np.roll(here, -1, axis=1) - here
     # Clockwise with b downwards: the inside is to the right of an edge, along (-eb, ea).
     p, q = -edge[..., 1], edge[..., 0]
-    r = -(p * here[..., 0] + q * here[..., 1])
-    return np.stack([p, q, r], axis=2) @ view.frame[order]
-
-
-def _spans(
-    lines: Float64[Array, "c 3"], rows: Float64[Array, " r"]
-) -> tuple[Float64[Array, " r"], Float64[Array, " r"]]:
-    """First and last x inside all half planes, for every row; the first is after the last where none is."""
-    slope = lines[:, 0]
-    rest = lines[:, 1:2] * rows + lines[:, 2:]
-    steep = np.abs(slope) > 1e-12
-    crossing = -rest[steep] / slope[steep, None]
-    rising = slope[steep] > 0
-    start = np.max(crossing[rising], axis=0, initial=-_FAR) - _WIDEN_PX
-    stop = np.min(crossing[~rising], axis=0, initial=_FAR) + _WIDEN_PX
-    level = rest[~steep]
-    if level.size:
-        size = np.abs(lines[~steep, 1:2]) * _WIDEN_PX
-        start = np.where((level >= -size - 1e-12).all(axis=0), start, _FAR)
-    return start, stop
+    half_planes = np.stack([p, q, -(p * here[..., 0] + q * here[..., 1])], axis=2) @ view.frame[order]
+    across, down, rest = np.moveaxis(half_planes, 2, 0)
+    level = np.abs(across) < _LEVEL  # such an edge lets a whole row pass, or nothing of it
+    rest = np.where(level, rest + _WIDEN_PX * np.abs(down), rest)
+    across = np.where(level, _LEVEL, across)
+    enters, real = across > 0, np.abs(edge).sum(axis=2) > 0  # repeated corners make no edges
+    widened = -rest / across + np.where(enters, -_WIDEN_PX, _WIDEN_PX)
+    lines = np.stack([-down / across, widened], axis=2)
+    begins = [each[chosen] for each, chosen in zip(lines, enters & real, strict=True)]
+    return begins, [each[chosen] for each, chosen in zip(lines, ~enters & real, strict=True)]
 
 
 def _boxes(

@@ -21,12 +21,11 @@ from loc.town.light import Grid, SunMap, lamp_light, sky_directions, sky_light, 
 from loc.town.photo import develop, distort, lens_of
 from loc.town.plan import Town
 from loc.town.shade import Stage, make_clouds, render, visible
-from loc.town.views import WEATHERS, Shot
+from loc.town.views import WEATHERS, Shot, Size
 
 Array = np.ndarray
 T = TypeVar("T")
 
-_SUN_SIDE = 2048
 _SKY_SIDE = 512
 _JPEG_QUALITY = 93
 #: Relative difference of 1/z up to which a point counts as seen.
@@ -60,15 +59,14 @@ class Studio:
 
 
 def bake(studio: Studio, what: tuple[str, Any]) -> Any:
-    """One part of the light: of a direction of the sky, of a lamp, or the depth map of the sun."""
+    """One part of the light: of a direction of the sky, of a lamp, or (into a file) the sun's depth map."""
     kind, value = what
     if kind == "sky":
         return sky_light(studio.town, studio.grid, value, side=_SKY_SIDE)
     if kind == "lamp":
         return lamp_light(studio.grid, studio.town.lamps[value])
-    weather = WEATHERS[value]
-    made = sun_map(studio.town, weather.sun.direction, side=_SUN_SIDE)
-    _save(studio.folder / f"sun-{value}.pkl", made)
+    name, side = value
+    _save(studio.folder / f"sun-{name}.pkl", sun_map(studio.town, WEATHERS[name].sun.direction, side=side))
     return None
 
 
@@ -113,16 +111,14 @@ def prepare(folder: Path, town: Town) -> None:
     _save(make_folder(folder) / "town.pkl", town)
 
 
-def compute_light(
-    run: Callable[..., Iterator[Any]], folder: Path, town: Town, *, directions: int, weathers: Sequence[str]
-) -> None:
-    """All light that does not change between photos; ``run`` is :func:`workshop`'s."""
-    work: list[tuple[str, Any]] = [("sky", direction) for direction in sky_directions(directions)]
+def compute_light(workshop: Workshop, folder: Path, town: Town, size: Size, weathers: Sequence[str]) -> None:
+    """All light that does not change between photos, into ``folder``."""
+    work: list[tuple[str, Any]] = [("sky", direction) for direction in sky_directions(size.directions)]
     work += [("lamp", k) for k in range(len(town.lamps))]
-    work += [("sun", name) for name in weathers if WEATHERS[name].sun.is_up]
-    parts = list(run(bake, work, "light"))
-    lamps = parts[directions : directions + len(town.lamps)]
-    _save(folder / "light.pkl", Grid.of(town).maps(parts[:directions], lamps))
+    work += [("sun", (name, size.shadow)) for name in weathers if WEATHERS[name].sun.is_up]
+    parts = list(workshop.run(bake, work, "light"))
+    sky, lamps = parts[: size.directions], parts[size.directions : size.directions + len(town.lamps)]
+    _save(folder / "light.pkl", Grid.of(town).maps(sky, lamps))
 
 
 class Workshop:

@@ -46,7 +46,7 @@ class Size:
         facing: half the angle around north within which photos look, degrees; below 180 they are taken
             from the south of the square.
         scale: of the photos, where 1 is 640 x 480. ppm: resolution of the paintings, px per metre.
-        directions: of the sky's light.
+        directions: of the sky's light. shadow: texels along a side of the sun's depth map.
     """
 
     stations: int
@@ -58,19 +58,23 @@ class Size:
     scale: float
     ppm: float
     directions: int
+    shadow: int
 
 
 SIZES = {
     "small": Size(
-        stations=6, views=3, sequence=4, day=4, night=4, facing=50, scale=0.75, ppm=40, directions=8
+        stations=6, views=3, sequence=4, day=4, night=5,
+        facing=50, scale=0.75, ppm=36, directions=6, shadow=1024,
     ),
     "default": Size(
-        stations=17, views=3, sequence=12, day=12, night=14, facing=180, scale=1.0, ppm=64, directions=16
+        stations=17, views=3, sequence=12, day=12, night=14,
+        facing=180, scale=1, ppm=64, directions=16, shadow=2048,
     ),
     "large": Size(
-        stations=112, views=4, sequence=64, day=48, night=48, facing=180, scale=1.0, ppm=64, directions=16
+        stations=112, views=4, sequence=64, day=48, night=48,
+        facing=180, scale=1, ppm=64, directions=16, shadow=2048,
     ),
-}
+}  # fmt: skip
 
 _BLUE, _PALE = (0.22, 0.40, 0.76), (0.76, 0.84, 0.94)
 WEATHERS = {
@@ -330,14 +334,14 @@ def _day_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> li
 
 
 def _night_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> list[Shot]:
-    """From a steady hand near the lamps to a dark blur."""
+    """From the blue hour and a steady hand to a dark blur."""
     rng = np.random.default_rng(400)
     camera = _camera(size, 525, -0.022)
     out = []
     for k, pose in enumerate(_query_poses(size, size.night, obstacles, database, start=501, rng=rng)):
         folder, day = ("nexus5x", 27) if k % 2 == 0 else ("nexus5x_additional_night", 28)
-        dusk = k % 5 in (0, 2)
-        hard = 0.0 if dusk else (k % 5) / 4
+        dusk = k % 3 == 0
+        hard = 0.0 if dusk else (0.15, 0.5, 0.85)[(k - k // 3 - 1) % 3]
         exposure = Exposure(
             gain=2.4 - 1.0 * hard,
             white=(1.1, 1.0, 0.82),
