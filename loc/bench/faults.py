@@ -105,12 +105,15 @@ class Campaign:
         }
 
 
-def kill_campaign(kills: int, *, seed: int = 0, progress: Progress | None = None) -> Campaign:
+def kill_campaign(
+    kills: int, *, seed: int = 0, frames: int = 12, progress: Progress | None = None
+) -> Campaign:
     """Kill runs over a small synthetic scene until ``kills`` have hit.
 
     Args:
         kills: how many; runs that got through before their kill do not count.
         seed: of the times.
+        frames: photos of the scene, every fourth a query.
         progress: called with kills so far and in all.
 
     Raises:
@@ -118,7 +121,7 @@ def kill_campaign(kills: int, *, seed: int = 0, progress: Progress | None = None
     """
     root = Path(tempfile.mkdtemp(prefix="loc-faults-"))
     rng = np.random.default_rng(seed)
-    config = _make_scene(root / "scene")
+    config = make_scene(root / "scene", frames=frames)
     started = time.monotonic()
     ending = _attempt(config, root / "undisturbed", None)
     if ending.code != 0:
@@ -258,7 +261,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _make_scene(folder: Path, *, frames: int = 12, points: int = 200) -> Path:
+def make_scene(folder: Path, *, frames: int = 12, points: int = 200) -> Path:
     """Photos of textured patches with a model, by COLMAP's synthesizer, and a config that maps them."""
     images, model = make_folder(folder / "images"), make_folder(folder / "model")
     pycolmap.set_random_seed(0)

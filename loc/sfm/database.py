@@ -18,6 +18,7 @@ from loc.sfm.verify import VerifiedPair
 from loc.types import Camera, Pose
 
 Array = np.ndarray
+_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,28 @@ def write_database(
                     )
     finally:
         database.close()  # folds the write-ahead log into the file
+
+
+def database_bytes(keypoints: Iterable[int], matches: Iterable[int]) -> int:
+    """An upper bound for the disk that :func:`write_database` needs.
+
+    Args:
+        keypoints: how many each image has.
+        matches: how many each pair has, before verification.
+    """
+    # 8 bytes each, rows that may end in a page of their own, the empty tables; and all of it once
+    # more in the write-ahead log.
+    rows = [8 * n + _PAGE_BYTES for counts in (keypoints, matches) for n in counts]
+    return 2 * (sum(rows) + 64 * _PAGE_BYTES)
+
+
+def model_bytes(keypoints: Iterable[int], matches: Iterable[int]) -> int:
+    """An upper bound for the model of such a database and its 2D-3D index; arguments as there.
+
+    24 bytes per keypoint in ``images.bin`` and 4 in the index; a match makes at most one point, of 75
+    bytes, two observations of 8, and 36 in the index.
+    """
+    return 28 * sum(keypoints) + 127 * sum(matches) + (1 << 20)
 
 
 def _write_images(database: pycolmap.Database, images: Sequence[DatabaseImage]) -> None:

@@ -15,13 +15,15 @@ from typing import Any, Literal
 import loc
 from loc.config import MapConfig
 from loc.errors import MapError
-from loc.stores.files import make_folder, read_json, write_json, writing
+from loc.stores.files import make_folder, read_json, require_space, write_json, writing
 from loc.types import Camera
 
 Task = Literal["incremental", "global", "triangulate"]
 #: Parameters of each camera model that are not distortion: focal lengths and principal point.
 _PINHOLE_PARAMS = {"SIMPLE_PINHOLE": 3, "SIMPLE_RADIAL": 3, "RADIAL": 3}
 _PINHOLE_PARAMS |= {"SIMPLE_RADIAL_FISHEYE": 3, "RADIAL_FISHEYE": 3}
+#: With less free disk than this a mapper that failed has failed for it.
+_LEAST_BYTES = 1 << 20
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -171,6 +173,7 @@ def _run_child(
         if process.stdin is not None:
             process.stdin.close()
     if code != 0:
+        require_space(log.parent, _LEAST_BYTES)  # then the disk is what it died of
         seconds = time.monotonic() - started
         raise MapError(
             f"{what} {_ending(code)} after {seconds:.1f} s: {_last_lines(log)}",

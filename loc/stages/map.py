@@ -15,7 +15,14 @@ from loc.errors import MapError, StoreError
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle, is_map
 from loc.sfm.colors import sample_colors
-from loc.sfm.database import DatabaseImage, camera_ids, reference_model, write_database
+from loc.sfm.database import (
+    DatabaseImage,
+    camera_ids,
+    database_bytes,
+    model_bytes,
+    reference_model,
+    write_database,
+)
 from loc.sfm.funnel import FunnelCounter, write_funnel
 from loc.sfm.mapper import FoundModel, Task, mapper_options, refines_any, run_mapper, triangulation_options
 from loc.sfm.model import (
@@ -28,7 +35,7 @@ from loc.sfm.model import (
 )
 from loc.sfm.verify import PairJob, VerifiedPair, View, verify_pairs
 from loc.stages.artefacts import Features, Globals, Matched, Pair, PairList
-from loc.stores.files import make_folder, read_json, remove_tree, write_json, writing
+from loc.stores.files import make_folder, read_json, remove_tree, require_space, write_json, writing
 from loc.stores.fingerprint import digest, fingerprint
 from loc.stores.products import make_product
 from loc.types import Camera, ImageRecord, Scene
@@ -188,8 +195,14 @@ class _MapJob:
 
     def _write_database(self, folder: Path, runtime: Runtime) -> FunnelCounter:
         keypoints = self.matches.keypoints
+        counts = {image.name: keypoints.count(image.name) for image in self.images}
+        # Native code does not survive a full disk (SQLite aborts the process), so we ask first.
+        matched = [self.matches.count(pair) for pair in self.pairs]
+        require_space(
+            folder, database_bytes(counts.values(), matched) + model_bytes(counts.values(), matched)
+        )
         counter = FunnelCounter(
-            {image.name: keypoints.count(image.name) for image in self.images},
+            counts,
             self.unreadable,
             min_num_inliers=self.config.min_num_inliers,
         )
