@@ -15,7 +15,7 @@ from loc.sfm.clusters import covisibility_clusters
 from loc.sfm.gather import Gathered, gather
 from loc.sfm.index import PointIndex
 from loc.sfm.pnp import FocalMode, PnPResult, estimate_pose
-from loc.types import Array, Camera, Intrinsics, Matches, QueryResult, Status
+from loc.types import Array, Camera, Intrinsics, Matches, Pose, QueryResult, Status
 
 #: Residuals of a wrong pose fill the tolerance like chance: the median radius of a uniform disc is
 #: 0.71 of it. Right poses of the real sets lie below 0.15.
@@ -65,14 +65,6 @@ class _Attempt:
         inliers = self.answer.inliers
         return min(len(np.unique(self.found.keypoints[inliers])), len(np.unique(self.found.points[inliers])))
 
-    @property
-    def distance(self) -> float:
-        """Median distance of the inliers from the camera, world units; infinite without a pose."""
-        if self.answer is None:
-            return float("inf")
-        center = self.answer.pose.center_in_world
-        return float(np.median(np.linalg.norm(self.xyz[self.answer.inliers] - center, axis=1)))
-
 
 def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> QueryResult:
     """Pose and status of one query. A query that cannot be localized is a result, not an error.
@@ -90,7 +82,7 @@ def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> Qu
         )
     attempts = _attempts(index, query, found, config)
     seconds = _timed(query, "pnp", started)
-    best, second = attempts[0], attempts[1] if len(attempts) > 1 else None
+    best, others = attempts[0], attempts[1:]
     common: dict[str, Any] = {
         "num_matches": len(best.found),
         "references": best.found.references,
@@ -105,8 +97,8 @@ def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> Qu
             num_inliers=best.support,
             **common,
         )
-    status, reason = verdict(best, config, second)
     answer = best.answer
+    status, reason = verdict(best, answer, config, others)
     return QueryResult(
         query.name,
         status,
@@ -115,7 +107,7 @@ def locate(index: PointIndex, query: MatchedQuery, config: LocalizeConfig) -> Qu
         camera=answer.camera,
         covariance=answer.covariance,
         num_inliers=answer.num_inliers,
-        second_cluster_ratio=0.0 if second is None else second.support / best.support,
+        second_cluster_ratio=others[0].support / best.support if others else 0.0,
         inlier_xy=query.keypoints[best.found.keypoints[answer.inliers]],
         inlier_points3d=index.point_ids[best.found.points[answer.inliers]].astype(np.int64),
         **common,
@@ -159,7 +151,9 @@ def _attempt(index: PointIndex, query: MatchedQuery, found: Gathered, config: Lo
     return _Attempt(found, xy, xyz, answer)
 
 
-def verdict(best: _Attempt, config: LocalizeConfig, second: _Attempt | None = None) -> tuple[Status, str]:
+def verdict(
+    best: _Attempt, answer: PnPResult, config: LocalizeConfig, others: Sequence[_Attempt] = ()
+) -> tuple[Status, str]:
     """``ok`` or ``doubtful``, with the first reason for doubt.
 
     ``ok`` needs the counts of the config, in distinct keypoints *and* distinct points (a keypoint
@@ -167,12 +161,10 @@ def verdict(best: _Attempt, config: LocalizeConfig, second: _Attempt | None = No
     residuals well inside the tolerance, inliers that spread over more than a line, and a small formal
     uncertainty for the noise that the inliers show. On the real sets all right queries have at most
     0.09° and 0.8 % of the distance, also where the focal length is estimated; photos that see only a
-    far corner of the map have 0.3° and more. Nor may the cluster of references with the second-most
-    inliers put the camera at another place with more than ``max_second_ratio_ok`` as many.
+    far corner of the map have 0.3° and more. Nor may another cluster of references put the
+    camera at another place with more than ``max_second_ratio_ok`` as many inliers.
     """
-    answer, found, support = best.answer, best.found, best.support
-    if answer is None:
-        return "doubtful", "there is no pose"
+    found, support = best.found, best.support
     ratio = support / max(1, min(len(np.unique(found.keypoints)), len(np.unique(found.points))))
     inlier_xy = best.xy[answer.inliers]
     median_px = float(np.median(answer.residuals_px[answer.inliers]))
@@ -188,29 +180,34 @@ def verdict(best: _Attempt, config: LocalizeConfig, second: _Attempt | None = No
     if answer.covariance is None:
         return "doubtful", "the pose is not determined by its inliers (singular covariance)"
     rotation_deg, position = answer.std
-    distance = best.distance
+    center = answer.pose.center_in_world
+    distance = float(np.median(np.linalg.norm(best.xyz[answer.inliers] - center, axis=1)))
     if rotation_deg > config.max_rotation_std_deg or position > config.max_position_std * distance:
         return "doubtful", (
             f"weak geometry: standard deviation {rotation_deg:.2f}° and "
             f"{100 * position / distance:.1f} % of the distance"
         )
-    if second is not None and second.support > config.max_second_ratio_ok * support and _apart(best, second):
-        return "doubtful", (
-            f"{second.support} inliers at another place, near {second.found.references[0]}, "
-            f"against {support} here"
-        )
+    for other in others:
+        if other.answer is None or other.support <= config.max_second_ratio_ok * support:
+            break
+        if _apart(answer.pose, other.answer.pose, distance):
+            return "doubtful", (
+                f"{other.support} inliers at another place, near {other.found.references[0]}, "
+                f"against {support} here"
+            )
     return "ok", f"{support} inliers, ratio {ratio:.2f}, median residual {median_px:.1f} px"
 
 
-def _apart(best: _Attempt, second: _Attempt) -> bool:
-    """Whether two poses are of two places: further apart than their accuracy explains."""
-    if best.answer is None or second.answer is None:
-        return False
-    one, other = best.answer.pose, second.answer.pose
+def _apart(one: Pose, other: Pose, distance: float) -> bool:
+    """Whether two poses are of two places: further apart than the accuracy of either explains.
+
+    Args:
+        distance: of the points from the camera, world units.
+    """
     moved = float(np.linalg.norm(one.center_in_world - other.center_in_world))
     cosine = (np.trace(one.rotation.T @ other.rotation) - 1) / 2
     turned_deg = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-    return moved > SAME_PLACE * best.distance or turned_deg > SAME_PLACE_DEG
+    return moved > SAME_PLACE * distance or turned_deg > SAME_PLACE_DEG
 
 
 def focal_mode(camera: Camera, intrinsics: Intrinsics, config: LocalizeConfig) -> FocalMode:

@@ -147,6 +147,27 @@ def test_two_clusters_of_one_place_confirm_each_other() -> None:
     assert result.second_cluster_ratio == 1.0
 
 
+def test_a_rival_behind_a_cluster_of_the_same_place() -> None:
+    """The façade in two components, and a copy of it elsewhere that is only third."""
+    index, query = town(2, [110, 80])
+    rows = index.rows.copy()
+    rows[N : 2 * N] = np.arange(2 * N, 3 * N)  # 0/b sees points of its own, at the places of 0/a's
+    index = PointIndex(
+        names=index.names,
+        offsets=index.offsets,
+        rows=rows,
+        xyz=np.concatenate([index.xyz, index.xyz[:N]]),
+        point_ids=np.arange(3 * N, dtype=np.int64),
+        track_lengths=np.full(3 * N, 2, np.int32),
+    )
+    result = locate(index, query, LocalizeConfig())
+    assert result.second_cluster_ratio == 1.0
+    assert (result.status, result.reason) == (
+        "doubtful",
+        "80 inliers at another place, near 1/a.jpg, against 110 here",
+    )
+
+
 def test_places_too_small_alone_are_tried_together() -> None:
     """No cluster has enough inliers, all matches together have."""
     rng = np.random.default_rng(0)
