@@ -12,7 +12,7 @@ from loc.types import Array
 
 #: Size of a plot and of its axes' margins, SVG units.
 WIDTH, HEIGHT = 480.0, 290.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 22.0, 12.0, 44.0
 _MAX_DECADES = 5
 
 

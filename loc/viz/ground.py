@@ -18,6 +18,8 @@ _SPREAD = 0.05
 #: Cosine of the angle by which cameras may all be tipped (72 degrees).
 _TIPPED = 0.3
 _TURNS = 50
+#: Turns of the page that are tried so that walls lie along it.
+_ANGLES_DEG = tuple(float(degrees) for degrees in range(0, 90, 2))
 
 
 def down_direction(poses: Sequence[Pose]) -> Float[Array, "3"]:
@@ -54,19 +56,36 @@ def ground_axes(
 ) -> Float[Array, "2 3"]:
     """World directions of a page's right and up, seen from above.
 
-    The longer side of what ``xyz`` covers lies along the page, with most cameras looking up it.
+    Walls lie along the page, the longer extent of ``xyz`` across it, and most cameras look up it.
     """
-    start = np.cross(down, np.eye(3)[int(np.argmin(np.abs(down)))])
-    east = _unit(start)
-    axes = np.stack([east, np.cross(east, down)])
-    flat = (xyz - np.median(xyz, axis=0)) @ axes.T if len(xyz) else np.zeros((0, 2))
-    if len(flat) > 2:
-        _, _, rows = np.linalg.svd(flat.T @ flat)
-        right = rows[0] @ axes
-        axes = np.stack([right, np.cross(right, down)])
+    east = _unit(np.cross(down, np.eye(3)[int(np.argmin(np.abs(down)))]))
+    axes = _turned(np.stack([east, np.cross(east, down)]), down, 0.0)
+    if len(xyz) > 2:
+        flat = (xyz - np.median(xyz, axis=0)) @ axes.T
+        axes = _turned(axes, down, max(_ANGLES_DEG, key=lambda degrees: _sharpness(flat, degrees)))
+        low, high = bulk_box(xyz @ axes.T)
+        if (high - low)[1] > (high - low)[0]:
+            axes = _turned(axes, down, 90.0)
     if poses and axes[1] @ np.sum([pose.rotation[2] for pose in poses], axis=0) < 0:
         axes = -axes
     return axes
+
+
+def _turned(axes: Float[Array, "2 3"], down: Float[Array, "3"], degrees: float) -> Float[Array, "2 3"]:
+    """The page's axes after a turn about the vertical."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    right = c * axes[0] + s * axes[1]
+    return np.stack([right, np.cross(right, down)])
+
+
+def _sharpness(flat: Float[Array, "n 2"], degrees: float) -> float:
+    """How much the points gather in lines along the axes of a page turned so: sums of squared counts."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    reach = float(np.percentile(np.linalg.norm(flat, axis=1), 95)) or 1.0
+    bins = np.linspace(-reach, reach, 129)
+    some = flat[:: max(1, len(flat) // 20_000)]
+    turned = some @ np.array([[c, -s], [s, c]])
+    return float(sum((np.histogram(column, bins)[0] ** 2).sum() for column in turned.T))
 
 
 def bulk_box(

@@ -18,6 +18,8 @@ import numpy as np
 
 #: Exit codes: Open3D cannot be imported; there is no display.
 NO_IMPORT, NO_DISPLAY = 3, 4
+#: Lifts the shadows of the points' colours, which drown on a dark ground.
+GAMMA = 0.8
 #: Near black, as Open3D takes it: without post-processing it decodes this from sRGB once more, so that
 #: 0.30 comes out as 19 of 255.
 BACKGROUND = (0.28, 0.30, 0.33, 1.0)
@@ -32,7 +34,7 @@ def geometries(open3d: Any, request: dict[str, Any], arrays: Any) -> list[tuple[
         if not len(arrays[f"{name}_xyz"]):
             continue
         cloud = open3d.geometry.PointCloud(vectors(arrays[f"{name}_xyz"].astype(np.float64)))
-        cloud.colors = vectors(arrays[f"{name}_rgb"].astype(np.float64) / 255)
+        cloud.colors = vectors((arrays[f"{name}_rgb"].astype(np.float64) / 255) ** GAMMA)
         material = rendering.MaterialRecord()
         material.shader, material.point_size = "defaultUnlit", size_px
         out.append((name, cloud, material))

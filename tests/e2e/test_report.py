@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +149,16 @@ def test_something_is_to_be_seen(browser: Browser, page: Path, scheme: str) -> N
     bands = np.array_split(drawn[:2000], 20)
     assert sum(band.any() for band in bands) >= 18  # from top to bottom
     assert len(np.unique(pixels.astype(np.int32) @ [65536, 256, 1])) > 500
+
+
+@pytest.mark.usefixtures("browser")
+def test_a_picture_for_documents(seen_run: Path, tmp_path: Path) -> None:
+    tool, file = Path(__file__).parents[2] / "tools" / "report_picture.py", tmp_path / "new" / "report.png"
+    size = ("--width", "900", "--height", "700")
+    subprocess.run([sys.executable, tool, seen_run, file, *size], check=True, timeout=90)
+    picture = Image.open(file)
+    assert picture.size == (900, 700)
+    assert len(picture.getcolors() or []) > 20
 
 
 def test_nothing_is_wider_than_a_phone(browser: Browser, page: Path, tmp_path: Path) -> None:

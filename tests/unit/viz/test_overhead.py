@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from loc.types import Pose
-from loc.viz.ground import down_direction
+from loc.viz.ground import down_direction, ground_axes
 from loc.viz.overhead import Plan, PlanQuery, draw_plan
 
 
@@ -67,6 +67,22 @@ def test_down_of_aerial_photos_and_of_one_photo() -> None:
     aerial = [look([i, 0, 50], [0, 0, -1], [np.cos(a), np.sin(a), 0]) for i, a in enumerate(headings)]
     assert angle_deg(down_direction(aerial), DOWN) < 0.1
     assert angle_deg(down_direction([ring(4)[0]]), DOWN) < 1e-3
+
+
+@pytest.mark.parametrize("turn", [0, 17, 45, 71])
+def test_walls_lie_along_the_page(turn: int) -> None:
+    """A yard of 20 by 12, turned in the world: its longer walls are level, and cameras look up the page."""
+    t = RNG.uniform(-1, 1, (4, 300))
+    one = np.ones(300)
+    walls = [(10 * t[0], -6 * one), (10 * t[1], 6 * one), (-10 * one, 6 * t[2]), (10 * one, 6 * t[3])]
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    flat = np.concatenate([np.stack(wall, axis=1) for wall in walls]) @ np.array([[c, s], [-s, c]])
+    clutter = RNG.normal(0, 4, (150, 2))
+    xyz = np.column_stack([np.concatenate([flat, clutter]), RNG.uniform(0, 5, 1350)])
+    axes = ground_axes(np.array(DOWN), xyz, [look([0, 0, 0], [-s, c, 0], DOWN)])
+    assert np.allclose(np.cross(axes[0], axes[1]), [0, 0, 1])
+    assert angle_deg(axes[0], [c, s, 0]) < 2.5
+    assert angle_deg(axes[1], [-s, c, 0]) < 2.5
 
 
 def xy_of(plan: Plan | None) -> dict[str, tuple[float, float]]:
