@@ -13,13 +13,16 @@ from loc.exchange.targets import export_file, export_folder
 from loc.record import FILE, open_map, read_record
 from loc.sfm.bundle import MapBundle
 from loc.stages.poses import Poses
-from loc.stores.files import read_json
+from loc.stores.files import read_json, require_space
 from loc.stores.products import check_product
 from loc.types import Camera, Pose
 
 if TYPE_CHECKING:
     import pycolmap
 
+#: COLMAP's writers do not notice a full disk, so the space is asked for; a text model takes up to twice
+#: the bytes of a binary one.
+_TEXT_PER_BINARY = 2.5
 CONVENTIONS = (
     "x y z: camera centre in the world frame of the map; metres only if the map is metric",
     "qw qx qy qz tx ty tz: cam_from_world, X_cam = R X_world + t; camera x right, y down, z forward",
@@ -33,9 +36,11 @@ COLUMNS = (
 
 def export_colmap(run: Path, target: Path, *, text: bool = False, force: bool = False) -> dict[str, Any]:
     """Write the map as ``cameras``, ``images``, ``points3D``, ``rigs`` and ``frames``, .bin or .txt."""
-    model = open_model(open_map(run))
+    bundle = open_map(run)
+    model = open_model(bundle)
     counts = _counts(model)
     with export_folder(target, {"kind": "colmap", **counts}, force=force) as folder:
+        require_space(folder, _TEXT_PER_BINARY * _model_bytes(bundle))
         if text:
             model.write_text(folder)
         else:
@@ -45,8 +50,14 @@ def export_colmap(run: Path, target: Path, *, text: bool = False, force: bool = 
 
 def export_ply(run: Path, target: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the points with their colours."""
-    model = open_model(open_map(run))
-    export_file(target, model.export_PLY, force=force)
+    bundle = open_map(run)
+    model = open_model(bundle)
+
+    def write(path: Path) -> None:
+        require_space(path.parent, _model_bytes(bundle))
+        model.export_PLY(path)
+
+    export_file(target, write, force=force)
     return {"points": model.num_points3D()}
 
 
@@ -82,6 +93,10 @@ def open_model(bundle: MapBundle) -> pycolmap.Reconstruction:
             f"the model {bundle.model_folder} is damaged: {' '.join(str(error).split())[:200]}",
             f"delete the folder {bundle.folder} and run the map again",
         ) from error
+
+
+def _model_bytes(bundle: MapBundle) -> int:
+    return sum(path.stat().st_size for path in bundle.model_folder.iterdir())
 
 
 def _counts(model: pycolmap.Reconstruction) -> dict[str, Any]:

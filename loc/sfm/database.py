@@ -96,26 +96,21 @@ def write_database(
         database.close()  # folds the write-ahead log into the file
 
 
-def database_bytes(keypoints: Iterable[int], matches: Iterable[int]) -> int:
-    """An upper bound for the disk that :func:`write_database` needs.
+def map_bytes(keypoints: Iterable[int], matches: Iterable[int]) -> int:
+    """An upper bound for the disk that a map needs: database, model and 2D-3D index.
 
     Args:
         keypoints: how many each image has.
         matches: how many each pair has, before verification.
     """
-    # 8 bytes each, rows that may end in a page of their own, the empty tables; and all of it once
-    # more in the write-ahead log.
-    rows = [8 * n + _PAGE_BYTES for counts in (keypoints, matches) for n in counts]
-    return 2 * (sum(rows) + 64 * _PAGE_BYTES)
-
-
-def model_bytes(keypoints: Iterable[int], matches: Iterable[int]) -> int:
-    """An upper bound for the model of such a database and its 2D-3D index; arguments as there.
-
-    24 bytes per keypoint in ``images.bin`` and 4 in the index; a match makes at most one point, of 75
-    bytes, two observations of 8, and 36 in the index.
-    """
-    return 28 * sum(keypoints) + 127 * sum(matches) + (1 << 20)
+    per_image, per_pair = list(keypoints), list(matches)
+    # In the database 8 bytes each, in rows that may end in a page of their own, beside the empty tables;
+    # and all of it once more in the write-ahead log.
+    rows = len(per_image) + len(per_pair) + 64
+    database = 2 * (8 * (sum(per_image) + sum(per_pair)) + rows * _PAGE_BYTES)
+    # A keypoint takes 24 bytes in images.bin and 4 in the index. A match makes at most one point: 75
+    # bytes with two observations, 36 in the index.
+    return database + 28 * sum(per_image) + 111 * sum(per_pair) + (1 << 20)
 
 
 def _write_images(database: pycolmap.Database, images: Sequence[DatabaseImage]) -> None:

@@ -15,14 +15,7 @@ from loc.errors import MapError, StoreError
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle, is_map
 from loc.sfm.colors import sample_colors
-from loc.sfm.database import (
-    DatabaseImage,
-    camera_ids,
-    database_bytes,
-    model_bytes,
-    reference_model,
-    write_database,
-)
+from loc.sfm.database import DatabaseImage, camera_ids, map_bytes, reference_model, write_database
 from loc.sfm.funnel import FunnelCounter, write_funnel
 from loc.sfm.mapper import FoundModel, Task, mapper_options, refines_any, run_mapper, triangulation_options
 from loc.sfm.model import (
@@ -197,10 +190,7 @@ class _MapJob:
         keypoints = self.matches.keypoints
         counts = {image.name: keypoints.count(image.name) for image in self.images}
         # Native code does not survive a full disk (SQLite aborts the process), so we ask first.
-        matched = [self.matches.count(pair) for pair in self.pairs]
-        require_space(
-            folder, database_bytes(counts.values(), matched) + model_bytes(counts.values(), matched)
-        )
+        require_space(folder, map_bytes(counts.values(), map(self.matches.count, self.pairs)))
         counter = FunnelCounter(
             counts,
             self.unreadable,

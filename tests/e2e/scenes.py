@@ -71,6 +71,15 @@ class Cli:
         return json.loads(self.out)
 
 
+def fails(cli: Cli, code: int, message: str) -> None:
+    """What :class:`loc.errors.LocError` prints: the problem, and indented what to do about it."""
+    assert code in (2, 3, 5), cli.err
+    assert "Traceback" not in cli.err
+    first, _, rest = cli.err.rpartition("\n  ")
+    assert message in first.split("Error: ", 1)[1], cli.err
+    assert rest.strip()
+
+
 def write_photo(path: Path, *, wh: tuple[int, int] = (64, 48), seed: int = 0) -> Path:
     """A textured photo that decodes, with nothing in it."""
     from PIL import Image
