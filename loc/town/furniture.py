@@ -121,7 +121,7 @@ def build_tree(frame: Frame, box: Paintbox, rng: np.random.Generator, *, height:
         direction = rng.standard_normal(3)
         direction /= np.linalg.norm(direction)
         place = direction * crown * rng.uniform(0.35, 1.0) * np.array([1.0, 1.0, 0.82])
-        normal = direction + 0.5 * rng.standard_normal(3)
+        normal = 0.4 * direction + rng.standard_normal(3)  # on the outline, too, some face the eye
         normal /= np.linalg.norm(normal)
         across = np.cross(normal, rng.standard_normal(3))
         across /= np.linalg.norm(across)

@@ -89,7 +89,7 @@ WEATHERS = {
     ),
     "overcast": Weather(
         sun=Sun(170, 52, (0.25, 0.25, 0.25)),
-        sky=(0.88, 0.93, 1.0), bounce=(0.42, 0.41, 0.39), clouds=0.86,
+        sky=(1.12, 1.18, 1.26), bounce=(0.56, 0.55, 0.52), clouds=0.86,
         horizon=(0.88, 0.90, 0.92), zenith=(0.66, 0.71, 0.78), drift=2,
     ),
     "afternoon": Weather(
