@@ -105,15 +105,12 @@ class Campaign:
         }
 
 
-def kill_campaign(
-    kills: int, *, seed: int = 0, frames: int = 12, progress: Progress | None = None
-) -> Campaign:
+def kill_campaign(kills: int, *, seed: int = 0, progress: Progress | None = None) -> Campaign:
     """Kill runs over a small synthetic scene until ``kills`` have hit.
 
     Args:
         kills: how many; runs that got through before their kill do not count.
         seed: of the times.
-        frames: photos of the scene, every fourth a query.
         progress: called with kills so far and in all.
 
     Raises:
@@ -121,7 +118,8 @@ def kill_campaign(
     """
     root = Path(tempfile.mkdtemp(prefix="loc-faults-"))
     rng = np.random.default_rng(seed)
-    config = make_scene(root / "scene", frames=frames)
+    # From scratch, although the poses are known: so the kills find the mapper at work.
+    config = make_scene(root / "scene", {"map.mode": "reconstruct"})
     started = time.monotonic()
     ending = _attempt(config, root / "undisturbed", None)
     if ending.code != 0:
@@ -261,8 +259,14 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def make_scene(folder: Path, *, frames: int = 12, points: int = 200) -> Path:
-    """Photos of textured patches with a model, by COLMAP's synthesizer, and a config that maps them."""
+def make_scene(
+    folder: Path, overrides: dict[str, Any] | None = None, *, frames: int = 12, points: int = 200
+) -> Path:
+    """Photos of textured patches with a model, by COLMAP's synthesizer; every fourth is a query.
+
+    Returns:
+        The file of a config that maps and localizes them.
+    """
     images, model = make_folder(folder / "images"), make_folder(folder / "model")
     pycolmap.set_random_seed(0)
     options = pycolmap.SyntheticDatasetOptions()
@@ -282,7 +286,7 @@ def make_scene(folder: Path, *, frames: int = 12, points: int = 200) -> Path:
         "scene.model": str(model),
         "scene.queries": str(folder / "queries.txt"),
     }
-    config = load_config(None, {**scene, **_CONFIG})
+    config = load_config(None, {**scene, **_CONFIG, **(overrides or {})})
     path = folder / "config.yaml"  # JSON is YAML
     write_text(path, config.model_dump_json(by_alias=True))
     return path

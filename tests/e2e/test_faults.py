@@ -99,7 +99,7 @@ def advised(cli: Cli, code: int, *, expected: tuple[int, ...] = (3,)) -> None:
 
 
 def test_kills_over_the_whole_run() -> None:
-    campaign = kill_campaign(4, seed=1, frames=8)
+    campaign = kill_campaign(4, seed=1)
     assert campaign.failures == []
     assert len(campaign.kills) == 4
     assert campaign.equal == campaign.runs >= 1
