@@ -13,7 +13,7 @@ from loc.town.textures import Painting, Tone, stripes
 
 SANDSTONE: Tone = (204, 182, 142)
 TRIM: Tone = (222, 208, 178)
-#: Opening of the tower's belfry and of the nave's portal.
+#: Arches of the town hall.
 _ARCADE = 5
 
 

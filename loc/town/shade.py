@@ -94,7 +94,7 @@ def render(
     total = _ambient(stage, face, light[:, 0], weather)
     if sun is not None:
         z = 1 / nearness.ravel()[flat]
-        total += _sunlight(stage, view, weather, sun, face, (x, y, z))
+        total += _sunlight(stage, (view, weather, sun), face, (x, y, z))
     if weather.lamps:
         total += light[:, 1:] * np.float32(weather.lamps)
     total *= albedo
@@ -184,13 +184,12 @@ def _ambient(
 
 def _sunlight(
     stage: Stage,
-    view: Pinhole,
-    weather: Weather,
-    sun: SunMap,
+    scene: tuple[Pinhole, Weather, SunMap],
     face: Int32[Array, " p"],
     pixel: tuple[Float32[Array, " p"], Float32[Array, " p"], Float32[Array, " p"]],
 ) -> Float32[Array, "p 3"]:
-    faces = stage.town.faces
+    """Light of the sun on pixels ``(x, y, z)``; leaves let some of it through."""
+    (view, weather, sun), faces = scene, stage.town.faces
     direction = weather.sun.direction
     facing = (faces.normals @ direction).astype(np.float32)
     facing = np.where(faces.cutout, 0.35 + 0.4 * np.abs(facing), np.where(faces.both, np.abs(facing), facing))

@@ -151,11 +151,9 @@ def _quaternion(rotation: Float64[Array, "3 3"]) -> Float64[Array, "4"]:
     return vector if vector[3] >= 0 else -vector
 
 
-def _camera(
-    size: Size, focal: float, k: float, *, portrait: bool = False, wh: tuple[int, int] = (640, 480)
-) -> Camera:
-    width, height = (round(side * size.scale) for side in (wh[::-1] if portrait else wh))
-    # The principal point of a real camera is near the middle, not in it; the lists of Aachen have the middle.
+def _camera(size: Size, focal: float, k: float, *, portrait: bool = False) -> Camera:
+    """SIMPLE_RADIAL with the principal point in the middle, as in Aachen's lists."""
+    width, height = (round(side * size.scale) for side in ((480, 640) if portrait else (640, 480)))
     return Camera("SIMPLE_RADIAL", width, height, np.array([focal * size.scale, width / 2, height / 2, k]))
 
 
