@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ _STAGE = "one thread; also reads and checks features, checks, writes and syncs m
 _THREADS = "low where other processes compute: each parallel step waits for the slowest core"
 
 
-def match(size: Size) -> list[Ratio]:
+def match(size: Size) -> Iterator[Ratio]:
     """50 pairs of 4096 x 128 uint8 (SIFT) and of 2048 x 512 float16 descriptors."""
-    return _measured(4096, 128, np.uint8, size) + _measured(2048, 512, np.float16, size)
+    yield from _measured(4096, 128, np.uint8, size)
+    yield from _measured(2048, 512, np.float16, size)
 
 
 def _measured(count: int, dim: int, dtype: type, size: Size) -> list[Ratio]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import import_module
 
@@ -20,12 +20,12 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 
 
 def measure(names: list[str], size: Size) -> Iterator[Ratio]:
-    """Run benchmarks one after another; ratios come as soon as their benchmark is done.
+    """Run benchmarks one after another; ratios come as soon as they are there.
 
     The goals are for the full sizes: quick ones are measured against none.
     """
     for name in names:
         module, function = BENCHMARKS[name]
-        run: Callable[[Size], list[Ratio]] = getattr(import_module(module), function)
+        run: Callable[[Size], Iterable[Ratio]] = getattr(import_module(module), function)
         for ratio in run(size):
             yield replace(ratio, goal=None) if size.quick else ratio

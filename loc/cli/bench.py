@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,6 +61,7 @@ def _add(bench: typer.Typer, name: str, about: str, benchmarks: list[str]) -> No
             ratios.append(ratio)
             if not json:
                 print_line(_line(ratio))
+                sys.stdout.flush()  # minutes may pass until the next
         if json:
             print_json([ratio.to_json() for ratio in ratios])
 
