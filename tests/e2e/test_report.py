@@ -154,11 +154,13 @@ def test_something_is_to_be_seen(browser: Browser, page: Path, scheme: str) -> N
 @pytest.mark.usefixtures("browser")
 def test_a_picture_for_documents(seen_run: Path, tmp_path: Path) -> None:
     tool, file = Path(__file__).parents[2] / "tools" / "report_picture.py", tmp_path / "new" / "report.png"
-    size = ("--width", "900", "--height", "700")
-    subprocess.run([sys.executable, tool, seen_run, file, *size], check=True, timeout=90)
-    picture = Image.open(file)
-    assert picture.size == (900, 700)
-    assert len(picture.getcolors() or []) > 20
+    for rows in ((), ("--rows",)):
+        size = ("--width", "900", "--height", "700")
+        subprocess.run([sys.executable, tool, seen_run, file, *size, *rows], check=True, timeout=90)
+        picture = Image.open(file)
+        assert picture.width == 900
+        assert 300 < picture.height <= 700
+        assert len(picture.getcolors() or []) > 20
 
 
 def test_nothing_is_wider_than_a_phone(browser: Browser, page: Path, tmp_path: Path) -> None:
