@@ -13,7 +13,7 @@ from loc.town.views import SIZES, WEATHERS, Shot, shots
 OBSTACLES = ((-1.5, 0.5, 4.2), (10.0, 8.0, 1.5), (-11.0, -10.0, 1.5))
 
 
-@pytest.fixture(scope="module", params=["small", "default"])
+@pytest.fixture(scope="module", params=["small", "default", "large"])
 def plan(request: pytest.FixtureRequest) -> tuple[str, list[Shot]]:
     return request.param, shots(SIZES[request.param], OBSTACLES)
 
