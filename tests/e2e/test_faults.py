@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_photos import encoded, image
 from scenes import Cli
 
 from loc.bench.faults import STAGES, kill_campaign, make_scene
@@ -27,6 +28,9 @@ from loc.digest import run_digest
 from loc.pipeline import run
 from loc.plugins.blocks import load_config
 from loc.runtime.runtime import Runtime
+from loc.sfm.database import map_bytes
+from loc.stores.features import FeatureStore
+from loc.stores.matches import MatchStore
 
 HERE = Runtime(device="cpu", workers=1)
 SEEDS = range(int(os.environ.get("LOC_FAULT_SEEDS", "1")))
@@ -244,6 +248,14 @@ def test_a_full_disk(cli: Cli, made: Made, small_disk: Path, stage: str, leave: 
     assert not [path for path in folder.rglob("*") if path.suffix in (".tmp", ".partial")]
 
 
+def test_the_space_a_map_asks_for_is_enough(made: Made) -> None:
+    items, pairs = (next(made.folder.glob(f"{kind}/*")) for kind in ("features", "matches"))
+    features, matches = FeatureStore(items), MatchStore(pairs)
+    bound = map_bytes(map(features.count, features.keys()), map(matches.count, matches.keys()))
+    files = [path for path in made.folder.glob("map/*/**/*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < bound
+
+
 def test_a_full_disk_during_export(cli: Cli, made: Made, small_disk: Path) -> None:
     target = small_disk / "export"
     assert cli("export", "colmap", made.folder, "-o", target) == 0, cli.err
@@ -276,6 +288,28 @@ def test_a_read_only_run_folder_is_read_and_not_written(cli: Cli, made: Made, sm
     assert _results(cli.out) == made.localized
     assert cli("plan", made.config_file, "-o", folder, "--sample", "0") == 0, cli.err
     assert "not started" not in cli.out
+
+
+# ---- queries that are nowhere, and one that is a photo of the map
+
+
+def test_queries_that_are_nowhere_have_no_pose(cli: Cli, made: Made, tmp_path: Path) -> None:
+    known = sorted((made.config_file.parent / "images").iterdir())[0]
+    shutil.copy(known, tmp_path / "0 the same photo.png")
+    for name, data in {
+        "1 elsewhere.jpg": encoded("JPEG", image(wh=(640, 480), seed=5)),
+        "2 flat.png": encoded("PNG", image(wh=(640, 480)).point(lambda _: 127)),
+        "3 one pixel.png": encoded("PNG", image(wh=(1, 1))),
+        "4 no photo.jpg": b"no photo",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    assert cli("localize-photo", *sorted(tmp_path.iterdir()), "--map", made.folder, "--json") == 0, cli.err
+    same, *others = cli.json
+    assert same["status"] == "ok"
+    assert [each["cam_from_world"] for each in others] == [None] * 4
+    assert {each["status"] for each in others[:3]} <= {"no_pairs", "no_matches", "pnp_failed"}
+    assert others[3]["status"] == "unreadable"
+    assert all(each["reason"] for each in others)
 
 
 # ---- two at once, clocks
