@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="PNG to write")
     parser.add_argument("--rows", action="store_true", help="only a query of every status and group")
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=1830)
+    parser.add_argument("--height", type=int, default=1880)
     chosen = parser.parse_args()
     page = report_page(chosen.run)
     picture = take(of_each_kind(page) if chosen.rows else page, (chosen.width, chosen.height))
