@@ -34,7 +34,8 @@ $(WEIGHTS)/disk_lightglue.pth: | $(BIN)/python
 # The pictures of the README: the demo's report in a browser, its map in Open3D.
 pictures: $(VENV)/.installed-dev demo
 	$(BIN)/python tools/report_picture.py runs/demo docs/images/report.png
-	$(BIN)/loc show runs/demo --png docs/images/map.png
+	$(BIN)/python tools/report_picture.py runs/demo docs/images/queries.png --rows --height 2600
+	$(BIN)/loc show runs/demo --png docs/images/map.png --width 1600 --height 900
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
