@@ -172,7 +172,9 @@ def verdict(
     if support < config.min_inliers_ok:
         return "doubtful", f"{support} independent inliers, {config.min_inliers_ok} are needed for ok"
     if ratio < config.min_inlier_ratio_ok:
-        return "doubtful", f"inlier ratio {ratio:.2f}, {config.min_inlier_ratio_ok:.2f} is needed for ok"
+        return "doubtful", (
+            f"inlier ratio {ratio:.2f} of independent matches, {config.min_inlier_ratio_ok:.2f} is needed for ok"
+        )
     if median_px > MAX_MEDIAN_RESIDUAL * config.max_error_px:
         return "doubtful", f"inliers fit as chance would: median residual {median_px:.1f} px"
     if spread_px < MIN_SPREAD * config.max_error_px:
@@ -195,7 +197,10 @@ def verdict(
                 f"{other.support} inliers at another place, near {other.found.references[0]}, "
                 f"against {support} here"
             )
-    return "ok", f"{support} inliers, ratio {ratio:.2f}, median residual {median_px:.1f} px"
+    return "ok", (
+        f"{support} independent inliers, ratio {ratio:.2f} of independent matches, "
+        f"median residual {median_px:.1f} px"
+    )
 
 
 def _apart(one: Pose, other: Pose, distance: float) -> bool:
