@@ -196,9 +196,11 @@ def _attempt(
         _, said = process.communicate(timeout=patience_s if delay_s is None else delay_s)
         return _Ending(process.returncode, said.strip())
     except subprocess.TimeoutExpired:
-        _kill_family(process.pid)
         killed = time.time()
-        process.communicate()
+    finally:  # also when the campaign itself is interrupted
+        if process.poll() is None:
+            _kill_family(process.pid)
+            process.communicate()
     if delay_s is None:
         return _Ending(-1, f"it hangs: still running after {patience_s:.0f} s")
     stage = _stage(log, before)
