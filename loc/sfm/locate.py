@@ -173,7 +173,8 @@ def verdict(
         return "doubtful", f"{support} independent inliers, {config.min_inliers_ok} are needed for ok"
     if ratio < config.min_inlier_ratio_ok:
         return "doubtful", (
-            f"inlier ratio {ratio:.2f} of independent matches, {config.min_inlier_ratio_ok:.2f} is needed for ok"
+            f"inlier ratio {ratio:.2f} of independent matches, "
+            f"{config.min_inlier_ratio_ok:.2f} is needed for ok"
         )
     if median_px > MAX_MEDIAN_RESIDUAL * config.max_error_px:
         return "doubtful", f"inliers fit as chance would: median residual {median_px:.1f} px"
