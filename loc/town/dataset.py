@@ -26,7 +26,7 @@ from loc.types import Camera
 Array = np.ndarray
 
 #: Raised when a photo or a list changes.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 _IMAGES = Path("images/images_upright")
 _MODEL = Path("3D-models/aachen_v_1_1")
 _POINTS = 6000

@@ -338,8 +338,8 @@ def _night_queries(size: Size, obstacles: Circles, database: Sequence[Shot]) -> 
     out = []
     for k, pose in enumerate(_query_poses(size, size.night, obstacles, database, start=501, rng=rng)):
         folder, day = ("nexus5x", 27) if k % 2 == 0 else ("nexus5x_additional_night", 28)
-        dusk = k % 3 == 0
-        hard = 0.0 if dusk else (0.15, 0.5, 0.85)[(k - k // 3 - 1) % 3]
+        dusk = k % 7 in (0, 3, 5)
+        hard = 0.0 if dusk else (0.4, 0.6, 0.85)[k % 3]
         exposure = Exposure(
             gain=2.4 - 1.0 * hard,
             white=(1.1, 1.0, 0.82),
