@@ -41,7 +41,7 @@ def download(urls: Sequence[str], path: Path, *, sha256: str | None, pause_s: fl
     said = []
     for url in urls:
         problem = _from(url, part, pause_s)
-        if problem is None and sha256 is not None and _sha256(part) != sha256:
+        if problem is None and sha256 is not None and hash_of(part) != sha256:
             problem = "it is complete, but not the published file (SHA-256 differs)"
             part.unlink(missing_ok=True)
         if problem is None:
@@ -127,7 +127,8 @@ def _length(answer: Any) -> int | None:
     return int(value) if value is not None and value.isdigit() else None
 
 
-def _sha256(path: Path) -> str:
+def hash_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

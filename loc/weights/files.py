@@ -7,7 +7,6 @@ goes into ``weights.lock.json`` of the cache, and another file of that name is r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from platformdirs import user_cache_path
 
 from loc.errors import WeightsError
 from loc.weights.card import WeightFile
-from loc.weights.download import download
+from loc.weights.download import download, hash_of
 
 log = logging.getLogger(__name__)
 LOCK = "weights.lock.json"
@@ -120,11 +119,7 @@ def sha256_of(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_of(path)
 
 
 def _pin(file: WeightFile, sha256: str) -> None:
