@@ -53,6 +53,8 @@ def show(
         raise ConfigError("--view query shows what one query sees", "say which: --query NAME --view query")
     if png is not None and png.is_dir():
         raise DataError(f"{png} is a folder", f"name a file in it: --png {png / 'map.png'}")
+    if png is not None:
+        _check_picture(png)
     bundle, queries = _read(run_folder)
     focus = None if query is None else _find(queries, query)
     if focus is not None and (focus.camera is None or not (focus.pose or focus.truth)):
@@ -72,6 +74,19 @@ def show(
     elif png is not None:
         print_line(f"drawn      {len(drawing.xyz)} points, " + ", ".join(f"{n} {k}" for k, n in told.items()))
         print_line(f"picture    {png}")
+
+
+def _check_picture(png: Path) -> None:
+    """Refuse another kind of file than PNG, and to replace what is no picture."""
+    if png.suffix.lower() != ".png":
+        raise ConfigError(f"--png {png} does not end in .png", f"write: --png {png.with_suffix('.png')}")
+    if png.is_file() and not _begins(png, b"\x89PNG"):
+        raise DataError(f"{png} exists and is no picture: it is not replaced", "choose another name for --png")
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _read(run_folder: Path) -> tuple[MapBundle, list[ShownQuery]]:

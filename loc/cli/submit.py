@@ -41,6 +41,7 @@ def submit(
         raise ConfigError(
             f"-o {output} is a folder", "give a file, for example Aachen_eval_METHOD.txt in that folder"
         )
+    _check_target(output)
     found = _read(run_folder)
     made = make_submission(
         found["results"],
@@ -78,6 +79,21 @@ def submit(
     for note in notes:
         print_line(f"note: {note}")
     print_line(f"wrote  {output} ({len(made.lines)} poses, names: {made.names})")
+
+
+def _check_target(output: Path) -> None:
+    """Replace only what is a result file itself."""
+    from loc.errors import DataError
+    from loc.layouts.lists import read_poses
+
+    if not output.exists():
+        return
+    try:
+        read_poses(output)
+    except DataError as error:
+        raise DataError(
+            f"{output} exists and is no result file: it is not replaced", "choose another name for -o"
+        ) from error
 
 
 def _read(run_folder: Path) -> dict[str, Any]:

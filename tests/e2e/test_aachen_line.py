@@ -85,6 +85,11 @@ def test_submit_of_odd_requests(finished, capsys, tmp_path):
     assert cli("submit", workdir, "-o", tmp_path / "x.txt", "--names", "folder") == 2
     assert cli("submit", workdir, "-o", tmp_path) == 2
     assert "is a folder" in cli.err
+    assert cli("submit", workdir, "-o", tmp_path / "poses.txt") == 0  # an earlier result is replaced
+    record = (workdir / "run.json").read_bytes()
+    assert cli("submit", workdir, "-o", workdir / "run.json") == 3
+    assert "is no result file: it is not replaced" in cli.err
+    assert (workdir / "run.json").read_bytes() == record
 
 
 def test_submit_of_a_run_without_poses(data, capsys, tmp_path):

@@ -93,3 +93,13 @@ def test_a_folder_that_is_no_run(cli: Cli, tmp_path: Path) -> None:
 def test_a_file_that_is_a_folder(cli: Cli, seen_run: Path, tmp_path: Path) -> None:
     assert cli("show", seen_run, "--png", tmp_path) == 3
     assert "is a folder" in cli.err
+
+
+def test_only_a_picture_is_replaced(cli: Cli, seen_run: Path, tmp_path: Path) -> None:
+    assert cli("show", seen_run, "--png", tmp_path / "a.jpg") == 2
+    assert "a.png" in cli.err
+    note = tmp_path / "note.png"
+    note.write_text("mine", encoding="utf-8")
+    assert cli("show", seen_run, "--png", note) == 3
+    assert "is no picture: it is not replaced" in cli.err
+    assert note.read_text(encoding="utf-8") == "mine"
