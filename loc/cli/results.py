@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from loc.errors import ConfigError
@@ -71,10 +72,17 @@ def run_lines(finished: Run) -> list[str]:
                 "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             )
     for name, reason in out["skipped"].items():
-        lines.append(f"skipped    {name}: {reason}")
+        lines.append(f"skipped    {printable(name)}: {printable(reason)}")
     if finished.report is not None:
         lines.append(f"report     {finished.report.folder / 'index.html'}")
     return lines
+
+
+def printable(text: str) -> str:
+    """One line that moves no cursor: control characters, and bytes that are not UTF-8, as escapes."""
+    return "".join(
+        ascii(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") else each for each in text
+    )
 
 
 def query_json(result: QueryResult) -> dict[str, Any]:
@@ -103,7 +111,7 @@ def photo_rows(results: list[QueryResult]) -> Rows:
         if result.pose is not None:
             center = " ".join(f"{value:.4f}" for value in result.pose.center_in_world)
         inliers = f"{result.num_inliers}/{result.num_matches}"
-        rows.append([result.name, result.status, inliers, center, result.reason])
+        rows.append([printable(result.name), result.status, inliers, center, printable(result.reason)])
     return ["photo", "status", "inliers", "camera centre", "why"], rows
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from loc.errors import StoreError
 from loc.layouts.lists import write_poses
-from loc.stores.files import writing
+from loc.stores.files import write_text
 from loc.stores.products import check_product
 from loc.types import Array, Camera, Pose, QueryResult
 
@@ -61,8 +61,7 @@ def write_results(folder: Path, results: Sequence[QueryResult]) -> None:
     ordered = sorted(results, key=lambda result: result.name)
     write_poses(folder / POSES_FILE, {each.name: each.pose for each in ordered if each.pose is not None})
     rows = [json.dumps(result_to_json(each), ensure_ascii=False, allow_nan=False) for each in ordered]
-    with writing(folder):
-        (folder / QUERIES_FILE).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    write_text(folder / QUERIES_FILE, "".join(f"{row}\n" for row in rows))
 
 
 def result_to_json(result: QueryResult) -> dict[str, Any]:

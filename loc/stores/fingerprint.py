@@ -25,7 +25,7 @@ def fingerprint(fields: dict[str, Any]) -> str:
     >>> fingerprint({"b": 1, "a": [1.5, "x"]}) == fingerprint({"a": [1.5, "x"], "b": 1})
     True
     """
-    return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:12]
+    return hashlib.sha256(_bytes(canonical_json(fields))).hexdigest()[:12]
 
 
 def digest(parts: Iterable[Any]) -> str:
@@ -36,6 +36,11 @@ def digest(parts: Iterable[Any]) -> str:
             sha.update(f"{part.dtype.str}{part.shape}".encode())
             sha.update(np.ascontiguousarray(part).tobytes())
         else:
-            sha.update(str(part).encode())
+            sha.update(_bytes(str(part)))
         sha.update(b"\0")
     return sha.hexdigest()[:32]
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8; the lone surrogates of a file name that is not UTF-8 pass, as different bytes each."""
+    return text.encode("utf-8", "surrogatepass")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -73,6 +74,24 @@ def test_bad_photos_are_skipped_and_counted_odd_ones_work(cli: Cli, good: Path, 
     funnel = json.loads(next((tmp_path / "run" / "map").glob("*/funnel.json")).read_text())
     assert sum(funnel["steps"].values()) == out["images"]
     assert "Traceback" not in cli.err
+
+
+def test_names_that_cannot_be_used_are_counted_to_the_end(cli: Cli, good: Path, tmp_path: Path) -> None:
+    photos, queries = tmp_path / "photos", tmp_path / "queries"
+    shutil.copytree(good / "scene" / "images", photos)
+    queries.mkdir()
+    first = sorted(photos.glob("*.png"))[0]
+    shutil.copy(first, queries / "good.png")
+    shutil.copy(first, photos / os.fsdecode(b"\xff\xfe bad.png"))
+    shutil.copy(first, queries / os.fsdecode(b"\xff bad.png"))
+    shutil.copy(first, queries / "two\nlines \x1b[31m.png")
+    argv = ["reconstruct", photos, "-o", tmp_path / "run", "--queries", queries, *OPTIONS]
+    assert cli(*argv) == 0, cli.err
+    for name in (r"\udcff\udcfe bad.png", r"queries/\udcff bad.png", r"queries/two\nlines \x1b[31m.png"):
+        assert f"skipped    {name}: its name cannot be used" in cli.out
+    assert "\x1b" not in cli.out
+    assert "2 unreadable" in cli.out
+    assert cli("digest", tmp_path / "run") == 0
 
 
 @pytest.mark.parametrize(
