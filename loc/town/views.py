@@ -64,7 +64,7 @@ class Size:
 SIZES = {
     "small": Size(
         stations=6, views=3, sequence=4, day=4, night=5,
-        facing=50, scale=0.75, ppm=36, directions=6, shadow=1024,
+        facing=50, scale=0.7, ppm=36, directions=6, shadow=1024,
     ),
     "default": Size(
         stations=17, views=3, sequence=12, day=12, night=14,
