@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import yaml
 
 from loc.errors import DataError
 from loc.exchange.filling import Items, refuse_other, same_features, same_matches
+from loc.exchange.hloc_database import Database
 from loc.exchange.hloc_files import find_pairs, list_names, opened, read_features, read_matches, transposed
 from loc.layouts.assemble import require_on_disk
 from loc.layouts.lists import pair_lines, read_entries, read_pairs
@@ -52,7 +54,8 @@ class HlocFiles:
         matches: files of matches; ``pairs``: lists of the pairs to use (default: all that are matched).
         queries: list of queries with intrinsics, may be a glob; the other images are the database.
         image_list: list of database images (default: all with features that are no queries).
-        model: COLMAP model with known poses of the database images.
+        model: COLMAP model with known poses of the database images; listed images that it lacks, and
+            pairs with them, are left out.
         name: what to call the method (default: the names of the files).
     """
 
@@ -106,6 +109,7 @@ def import_hloc(
     for path in (*files.features, *files.globals, *files.matches):  # before anything is written
         with opened(path):
             pass
+    importer.image_list()
     importer.features()
     importer.globals()
     importer.matches()
@@ -141,9 +145,10 @@ class _Importer:
         files = self.files
         layout = "colmap" if files.model is not None else "hloc"
         scene = {"layout": layout, "images": str(files.images)}
-        for option in ("model", "image_list", "queries"):
-            if getattr(files, option) is not None:
-                scene[option] = str(getattr(files, option))
+        image_list = self.list_file if self.database.is_cut else files.image_list
+        for option, path in (("model", files.model), ("image_list", image_list), ("queries", files.queries)):
+            if path is not None:
+                scene[option] = str(path)
         config: dict[str, Any] = {"scene": scene, "features": self.block("features")}
         if files.globals:
             config["globals"] = self.block("globals")
@@ -157,7 +162,26 @@ class _Importer:
     def pair_file(self) -> Path:
         return self.run / "imported" / "pairs.txt"
 
-    # ---- the stores
+    @property
+    def list_file(self) -> Path:
+        return self.run / "imported" / "db.txt"
+
+    @cached_property
+    def database(self) -> Database:
+        return Database(self.files.image_list, self.files.model)
+
+    # ---- the list and the stores
+
+    def image_list(self) -> None:
+        """Write a list of its own where the given one names images that are not in the model."""
+        if not self.database.is_cut:
+            return
+        kept, gone = self.database.cut()
+        self._note(gone, f"of {self.files.image_list} are not in the model: left out")
+        text = "\n".join(kept) + "\n"
+        refuse_other(self.list_file, text, force=self.force)
+        write_text(make_folder(self.list_file.parent) / self.list_file.name, text)
+        self.out.counts["database"] = len(kept)
 
     def features(self) -> None:
         """Import all files of features; names are looked up under the image root."""
@@ -230,6 +254,11 @@ class _Importer:
             self.out.counts["matches"] = len(pairs)
         if listed:
             pairs = self._as_listed(listed, queries, pairs)
+        every, pairs = len(pairs), self.database.of_scene(pairs, queries)
+        if len(pairs) < every:
+            self.out.notes.append(
+                f"{every - len(pairs)} pairs have an image that is neither query nor database: left out"
+            )
         if pairs or self.files.matches:
             text = "\n".join(pair_lines(pairs))
             refuse_other(self.pair_file, text, force=self.force)

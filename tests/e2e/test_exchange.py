@@ -163,6 +163,45 @@ def test_what_comes_back_is_the_same_run(made: Run, exported: Path, cli: Cli, tm
             np.testing.assert_allclose(values, other[key], rtol=0, atol=tolerance, err_msg=key)
 
 
+def test_an_image_that_is_not_registered(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+    """The map of a run seldom has every image: what is not in it, and its pairs, are left out by name."""
+    model = pycolmap.Reconstruction(exported / "sfm")
+    gone = next(image for image in model.images.values() if image.name == made.scene.db[1].name)
+    model.deregister_frame(gone.frame_id)
+    (tmp_path / "sfm").mkdir()
+    model.write(tmp_path / "sfm")
+    argv = ["import", "hloc", "--images", made.workdir.parent / "images", "--model", tmp_path / "sfm"]
+    for option, name in (
+        ("features", "features.h5"),
+        ("globals", "global-feats.h5"),
+        ("matches", "matches.h5"),
+    ):
+        argv += [f"--{option}", exported / name]
+    argv += ["--queries", exported / "queries_with_intrinsics.txt"]
+    lists = ["--image-list", exported / "db.txt", "--pairs", exported / "pairs-map.txt"]
+    lists += ["--pairs", exported / "pairs-query.txt"]
+    pairs = [*made.matches.keys, *made.query_matches.keys]
+    dropped = sum(gone.name in pair for pair in pairs)
+    assert dropped
+    for number, more in enumerate(([], lists)):
+        run_folder = tmp_path / f"run{number}"
+        assert cli(*argv, *more, "-o", run_folder, "--json") == 0, cli.err
+        assert cli.json["counts"]["pairs"] == len(pairs) - dropped
+        notes = cli.json["notes"]
+        assert f"{dropped} pairs have an image that is neither query nor database: left out" in notes
+        if more:
+            listed = f"1 images of {exported / 'db.txt'} are not in the model: left out: {gone.name}"
+            assert listed in notes
+            names = (run_folder / "imported" / "db.txt").read_text().splitlines()
+            assert names == [image.name for image in made.scene.db if image.name != gone.name]
+        assert cli("map", run_folder / "imported.yaml", "-o", run_folder) == 0, cli.err
+    assert run_digest(tmp_path / "run0")["map"] == run_digest(tmp_path / "run1")["map"]
+    (tmp_path / "other.txt").write_text(f"{gone.name}\n")
+    assert cli(*argv, "--image-list", tmp_path / "other.txt", "-o", tmp_path / "none") == 3
+    assert f"no image of {tmp_path / 'other.txt'} is in the model" in cli.err
+    assert not (tmp_path / "none").exists()
+
+
 def _contents(path: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     with h5py.File(path, "r") as file:
