@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from loc.errors import StoreError
 from loc.record import read_record
 from loc.sfm.model import model_digest
 from loc.stages.artefacts import Pair
 from loc.stages.pairs import read_pair_list
 from loc.stores.features import FeatureStore, GlobalStore
+from loc.stores.files import RUN_AGAIN
 from loc.stores.fingerprint import digest
 from loc.stores.matches import MatchStore, PairKey
 from loc.stores.parts import ItemKey
@@ -21,7 +23,11 @@ from loc.stores.products import check_product
 
 
 def run_digest(workdir: Path) -> dict[str, str]:
-    """Hash per artefact of the run at ``workdir``, and ``run``, the hash over them."""
+    """Hash per artefact of the run at ``workdir``, and ``run``, the hash over them.
+
+    Raises:
+        DataError: the folder is no run, or (StoreError) has no artefact, or a damaged one.
+    """
     record = read_record(workdir)
     out: dict[str, str] = {}
     items: dict[str, ItemKey] = {}
@@ -44,6 +50,8 @@ def run_digest(workdir: Path) -> dict[str, str]:
         out["map"] = model_digest(workdir / record["map"] / "model")
     if "poses" in record:
         out["poses"] = _poses_digest(workdir / record["poses"])
+    if not out:
+        raise StoreError(f"{workdir} holds no artefact: its run stopped before the first", RUN_AGAIN)
     out["run"] = digest(f"{name}={value}" for name, value in sorted(out.items()))
     return out
 

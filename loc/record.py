@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -18,20 +19,26 @@ from loc.errors import DataError, StoreError
 from loc.layouts.table import scene_table
 from loc.sfm.bundle import MapBundle
 from loc.stages.artefacts import Features, Globals, Matched, PairList
-from loc.stores.files import make_folder, read_sealed, write_json, write_sealed, writing
+from loc.stores.files import RUN_AGAIN, make_folder, read_sealed, write_json, write_sealed, writing
 from loc.types import Scene
 
 FILE = "run.json"
+_ARTEFACTS = ("features", "globals", "pairs_map", "pairs_query", "matches", "map", "poses", "report")
 log = logging.getLogger("loc")
 
 
 class Record:
-    """Notes the artefacts as stages finish; written whole when the run stops, however it stops."""
+    """Notes the artefacts as stages finish; written whole when the run stops, however it stops.
+
+    A run that fails before it has made all that the one before it had keeps that one as
+    ``last_finished``: readers go on with it (:func:`read_record`).
+    """
 
     def __init__(self, workdir: Path, config: RunConfig, scene: Scene) -> None:
         self.workdir = workdir
         self.scene = scene
         self.seconds: dict[str, float] = {}
+        self._before: dict[str, Any] = {}
         self.data: dict[str, Any] = {
             "loc": __version__,
             "config": config.model_dump(mode="json", by_alias=True),
@@ -83,36 +90,56 @@ class Record:
     def __enter__(self) -> Record:
         if (self.workdir / FILE).is_file():  # a run that ends before its map leaves the last one known
             before = _read(self.workdir)
+            self._before = before.get("last_finished", before)
             self.data["latest_map"] = before.get("map", before.get("latest_map"))
-        write_json(make_folder(self.workdir / "scene") / "scene.json", scene_table(self.scene))
+        make_folder(self.workdir / "scene")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        write_sealed(self.workdir / FILE, {**self.data, "seconds": self.seconds})
+        data = {**self.data, "seconds": self.seconds}
+        if error is not None:
+            data["stopped"] = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+        if error is not None and any(name in self._before and name not in data for name in _ARTEFACTS):
+            data["last_finished"] = self._before  # and its scene stays
+        else:
+            write_json(self.workdir / "scene" / "scene.json", scene_table(self.scene))
+        write_sealed(self.workdir / FILE, data)
 
     def _relative(self, folder: Path) -> str:
         return folder.relative_to(self.workdir).as_posix()
 
 
 def read_record(workdir: Path) -> dict[str, Any]:
-    """``run.json`` of a run folder.
+    """``run.json`` of a run folder; after a run that failed early, that of the finished one before it.
 
     Raises:
         DataError: the folder is not a run.
+        StoreError: its record is damaged.
     """
     if not (workdir / FILE).is_file():
         raise DataError(
             f"{workdir} is not a run folder: it has no {FILE}",
             "give the folder that -o named: loc run … -o RUN",
         )
-    return _read(workdir)
+    record = _read(workdir)
+    if "last_finished" not in record:
+        return record
+    _note(f"the last run of {workdir} stopped ({record['stopped']}); this is the finished one before it")
+    finished: dict[str, Any] = record["last_finished"]
+    return finished
+
+
+@lru_cache(maxsize=64)
+def _note(text: str) -> None:
+    """Warn once: a command may read the record several times."""
+    log.warning(text)
 
 
 def _read(workdir: Path) -> dict[str, Any]:
     path = workdir / FILE
-    return read_sealed(path, cure=f"delete {path} and run the same command again: nothing is computed anew")
+    return read_sealed(path, cure=f"delete {path} and {RUN_AGAIN}: nothing is computed anew")
 
 
 def open_map(workdir: Path) -> MapBundle:

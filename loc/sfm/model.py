@@ -165,8 +165,9 @@ def read_colors(folder: Path) -> UInt8[Array, "p 3"]:
     """RGB of the points of a model; rows in ascending order of point ids, as in :class:`Model`.
 
     Raises:
-        StoreError: ``points3D.bin`` is missing, truncated or not of this format.
+        StoreError: ``points3D.bin`` is missing, truncated, not of this format, or not what was written.
     """
+    check_product(folder.parent, f"{folder.name}/points3D.bin")
     try:
         _, points = _read_points(_bytes(folder / "points3D.bin"))
     except (OSError, ValueError, struct.error) as error:

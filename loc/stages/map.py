@@ -30,7 +30,7 @@ from loc.sfm.verify import PairJob, VerifiedPair, View, verify_pairs
 from loc.stages.artefacts import Features, Globals, Matched, Pair, PairList
 from loc.stores.files import make_folder, read_json, remove_tree, require_space, write_json, writing
 from loc.stores.fingerprint import digest, fingerprint
-from loc.stores.products import make_product
+from loc.stores.products import check_product, make_product
 from loc.types import Camera, ImageRecord, Scene
 
 #: Raised when this stage changes the numbers.
@@ -66,6 +66,7 @@ def make_map(
     fields = map_fields(job)
     folder = workdir / "map" / fingerprint(fields)
     make_product(folder, fields, lambda partial: job.build(partial, runtime))
+    check_product(folder, "model/")  # opening a map (localize-photo) compares these sizes alone
     bundle = replace(
         MapBundle.open(folder) if is_map(folder) else _bundle(job, folder, features),
         features_folder=features.store.folder,
@@ -191,11 +192,7 @@ class _MapJob:
         counts = {image.name: keypoints.count(image.name) for image in self.images}
         # Native code does not survive a full disk (SQLite aborts the process), so we ask first.
         require_space(folder, map_bytes(counts.values(), map(self.matches.count, self.pairs)))
-        counter = FunnelCounter(
-            counts,
-            self.unreadable,
-            min_num_inliers=self.config.min_num_inliers,
-        )
+        counter = FunnelCounter(counts, self.unreadable, min_num_inliers=self.config.min_num_inliers)
         verified = verify_pairs(
             self._jobs(counter),
             known_poses=self.known_poses,

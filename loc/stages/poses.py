@@ -12,7 +12,7 @@ import numpy as np
 
 from loc.errors import StoreError
 from loc.layouts.lists import write_poses
-from loc.stores.files import write_text
+from loc.stores.files import RUN_AGAIN, write_text
 from loc.stores.products import check_product
 from loc.types import Array, Camera, Pose, QueryResult
 
@@ -51,7 +51,7 @@ class Poses:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{path} cannot be read ({type(error).__name__}: {error})",
-                f"delete the folder {folder} and run the same command again",
+                f"delete the folder {folder} and {RUN_AGAIN}",
             ) from error
         return Poses(folder, results)
 

@@ -15,6 +15,8 @@ from typing import Any
 from loc.errors import DataError, ResourceError, StoreError
 
 _SEAL = "sha256"
+#: The next step after deleting what is damaged: a command that only reads makes nothing anew.
+RUN_AGAIN = "run the command that made the run again"
 
 
 @contextmanager
@@ -136,9 +138,7 @@ def _seal(data: dict[str, Any]) -> str:
 
 
 def _damaged(path: Path, why: str, cure: str | None) -> StoreError:
-    return StoreError(
-        f"{path} is damaged: {why}", cure or f"delete the folder {path.parent} and run the same command again"
-    )
+    return StoreError(f"{path} is damaged: {why}", cure or f"delete the folder {path.parent} and {RUN_AGAIN}")
 
 
 def remove_tree(folder: Path) -> None:

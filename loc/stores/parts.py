@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 from loc.errors import ContractError, StoreError
-from loc.stores.files import make_folder, read_sealed, require_space, sync, write_sealed, writing
+from loc.stores.files import RUN_AGAIN, make_folder, read_sealed, require_space, sync, write_sealed, writing
 
 FORMAT = 1
 MAX_ITEMS = 64
@@ -298,7 +298,7 @@ def read_rows(file: h5py.File) -> list[Any]:
 def _damaged(path: Path, error: Exception) -> StoreError:
     return StoreError(
         f"the part {path} is damaged ({type(error).__name__}: {error})",
-        "delete this file and run the same command again: only its items are computed anew",
+        f"delete this file and {RUN_AGAIN}: only its items are computed anew",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from loc.errors import StoreError
-from loc.stores.files import make_folder, read_sealed, remove_tree, sync, write_sealed, writing
+from loc.stores.files import RUN_AGAIN, make_folder, read_sealed, remove_tree, sync, write_sealed, writing
 
 MANIFEST = "manifest.json"
 
@@ -115,6 +115,4 @@ def _sha256(path: Path) -> str:
 
 
 def _damaged(folder: Path, path: Path, why: str) -> StoreError:
-    return StoreError(
-        f"{path} is damaged: {why}", f"delete the folder {folder} and run the same command again"
-    )
+    return StoreError(f"{path} is damaged: {why}", f"delete the folder {folder} and {RUN_AGAIN}")

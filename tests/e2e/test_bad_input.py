@@ -193,7 +193,7 @@ def test_a_corrupt_part_names_itself_and_the_rest_goes_on_after_deleting_it(
     config.write_text(json.dumps(record["config"]))
     assert cli("run", config, "-o", folder) == 3
     assert str(part) in cli.err
-    assert "delete this file and run the same command again" in cli.err
+    assert "delete this file and run the command that made the run again" in cli.err
     part.unlink()
     run(RunConfig.model_validate(record["config"]), folder, runtime=Runtime(device="cpu", workers=1))
     assert run_digest(folder) == run_digest(good / "run")
@@ -209,7 +209,7 @@ def test_a_truncated_map_is_an_error(cli: Cli, good: Path, tmp_path: Path, name:
     assert cli("localize-photo", photo, "--map", folder) == 3
     assert "Traceback" not in cli.err
     assert f"{file} is damaged" in cli.err
-    assert "run the same command again" in cli.err
+    assert "run the command that made the run again" in cli.err
 
 
 def test_read_only_run_folder(cli: Cli, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,66 @@ def test_a_run_that_ends_early_does_not_lose_the_map(copy: tuple[RunConfig, Path
     assert open_map(folder).folder == before.folder
 
 
+def test_a_map_with_a_flipped_bit_is_not_resumed_nor_shown(copy: tuple[RunConfig, Path]) -> None:
+    from loc.errors import StoreError
+    from loc.sfm.model import read_colors
+
+    config, folder = copy
+    points = next((folder / "map").glob("*/model/points3D.bin"))
+    whole = bytearray(points.read_bytes())
+    whole[len(whole) // 2] ^= 16
+    points.write_bytes(whole)
+    cure = f"delete the folder {points.parent.parent} and run the command that made the run again"
+    for read in (lambda: run(config, folder, runtime=HERE, until="map"), lambda: read_colors(points.parent)):
+        with pytest.raises(StoreError, match=r"points3D\.bin is damaged: its bytes do not match") as caught:
+            read()
+        assert caught.value.next_step == cure
+
+
+def test_a_run_that_fails_leaves_the_finished_one_to_readers(
+    copy: tuple[RunConfig, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    from loc.errors import MapError, StoreError
+    from loc.record import read_record
+
+    config, folder = copy
+    before, record = run_digest(folder), read_record(folder)
+    table = (folder / "scene" / "scene.json").read_bytes()
+    fewer = config.scene.model_copy(update={"queries": None, "ground_truth": None})
+    impossible = config.map.model_copy(update={"min_num_inliers": 5000})
+    failing = config.model_copy(update={"scene": fewer, "map": impossible})
+    for _ in range(2):
+        with pytest.raises(MapError):
+            run(failing, folder, runtime=HERE)
+        assert run_digest(folder) == before
+        assert read_record(folder) == record
+        assert (folder / "scene" / "scene.json").read_bytes() == table
+    assert f"the last run of {folder} stopped (MapError: 0 of 6 images produced 3-D points" in caplog.text
+    part = sorted((folder / record["features"]["folder"] / "parts").glob("*.h5"))[0]
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-500])
+    with pytest.raises(StoreError, match="is damaged"):
+        run(config, folder, runtime=HERE)
+    with pytest.raises(StoreError, match="is damaged"):
+        run_digest(folder)
+    part.write_bytes(whole)
+    run(config, folder, runtime=HERE)
+    assert "last_finished" not in (folder / "run.json").read_text()
+    assert run_digest(folder) == before
+
+
+def test_a_run_that_stopped_before_its_first_artefact_has_no_digest(
+    scene: tuple[RunConfig, Path], tmp_path: Path
+) -> None:
+    from loc.errors import ConfigError, StoreError
+
+    failing = scene[0].model_copy(update={"features": {"use": "no_such_extractor"}})
+    with pytest.raises(ConfigError):
+        run(failing, tmp_path, runtime=HERE)
+    with pytest.raises(StoreError, match=r"holds no artefact.*\n  run the command that made the run again"):
+        run_digest(tmp_path)
+
+
 def test_a_stage_that_is_none(copy: tuple[RunConfig, Path]) -> None:
     from loc.errors import ConfigError
 

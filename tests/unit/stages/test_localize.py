@@ -189,7 +189,7 @@ def test_results_survive_json(line: Line, tmp_path: Path) -> None:
 def test_damaged_results_say_what_to_do(line: Line, tmp_path: Path) -> None:
     poses = line.run(tmp_path)
     (poses.folder / "queries.jsonl").write_text('{"name": "half')
-    cure = f"delete the folder {poses.folder} and run the same command again"
+    cure = f"delete the folder {poses.folder} and run the command that made the run again"
     with pytest.raises(StoreError, match=r"queries\.jsonl is damaged: expected \d+ bytes, got 14") as caught:
         Poses.open(poses.folder)
     assert caught.value.next_step == cure

@@ -169,7 +169,7 @@ def test_a_damaged_part_names_the_file_and_the_cure(tmp_path, damage: str) -> No
     with pytest.raises(StoreError) as caught:
         FeatureStore(tmp_path)
     assert str(part) in str(caught.value)
-    assert "delete this file and run the same command again" in str(caught.value)
+    assert "delete this file and run the command that made the run again" in str(caught.value)
 
 
 def test_a_flipped_bit_is_an_error_not_a_number(tmp_path) -> None:
@@ -292,7 +292,7 @@ def test_a_flipped_bit_of_a_product_is_an_error(tmp_path) -> None:
     assert read_manifest(target)["fields"] == {"k": 1}  # the size alone is right
     with pytest.raises(StoreError, match="do not match their hash") as caught:
         check_product(target)
-    assert caught.value.next_step == f"delete the folder {target} and run the same command again"
+    assert caught.value.next_step == f"delete the folder {target} and run the command that made the run again"
     check_product(target, "other")  # nothing of what is read is damaged
 
 
