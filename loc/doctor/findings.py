@@ -77,11 +77,20 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
+def visible(text: str) -> str:
+    """Text with what a terminal would obey, or could not show, as Python writes it.
+
+    >>> visible("a\\x1b[31m\\nb é")
+    'a\\\\x1b[31m\\\\nb é'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def data(level: Level, check: str, what: str, todo: str = "", *, names: Iterable[str] = ()) -> Finding:
     """A finding about the data."""
-    return Finding(level, "data", check, what, todo, tuple(names))
+    return Finding(level, "data", check, visible(what), visible(todo), tuple(names))
 
 
 def environment(level: Level, check: str, what: str, todo: str = "") -> Finding:
     """A finding about the environment."""
-    return Finding(level, "environment", check, what, todo)
+    return Finding(level, "environment", check, visible(what), visible(todo))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from loc.doctor.findings import Finding, data, some
 from loc.doctor.inventory import Inventory
+
+_NUMBER = re.compile(r"[0-9]+")
 
 
 def missing_images(found: Inventory) -> Iterator[Finding]:
@@ -54,10 +57,20 @@ def did_you_mean(missing: Sequence[str], photos: Sequence[str], root: Path) -> s
         if other is not None:
             ends = PurePosixPath(other).suffix, PurePosixPath(name).suffix
             return f"the photos end in {ends[0]!r}, the list in {ends[1]!r}: {other!r} exists; mend the list"
-    close = difflib.get_close_matches(missing[0], photos, n=1, cutoff=0.8) if len(photos) < 20_000 else []
+    others = [photo for photo in photos if not _other_number(missing[0], photo)]
+    close = difflib.get_close_matches(missing[0], others, n=1, cutoff=0.8) if len(others) < 20_000 else []
     if close:
         return f"did you mean {close[0]!r}? {missing[0]!r} is in the list; mend one of them"
     return "copy the photos there, or give another image root: --set scene.images=PHOTOS"
+
+
+def _other_number(one: str, other: str) -> bool:
+    """Whether names differ in nothing but the value of a number: frames of a sequence are close to all."""
+    return _NUMBER.sub("0", one) == _NUMBER.sub("0", other) and _numbers(one) != _numbers(other)
+
+
+def _numbers(name: str) -> list[str]:
+    return [digits.lstrip("0") for digits in _NUMBER.findall(name)]
 
 
 def _other_root(name: str, photo: str, root: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,12 +40,22 @@ def look_at(photos: Mapping[str, Path], *, full: bool) -> dict[str, Seen]:
 
 def _look(path: Path, *, full: bool) -> Seen:
     try:
+        status = _status(path)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            return Seen(problem=f"{path} is no file but a pipe, a socket or a device")
         wh, exif = image_header(path)
         if full or not ends_well(path):
             read_photo(path, color="gray")
     except DataError as error:
         return Seen(problem=error.message)
     return Seen(wh, exif["orientation"], _has_focal(exif))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # reading it says what is wrong
+        return None
 
 
 def _has_focal(exif: dict[str, Any]) -> bool:
@@ -72,13 +84,12 @@ def ends_well(path: Path) -> bool:
 
 
 def copies(photos: Mapping[str, Path]) -> list[tuple[str, ...]]:
-    """Groups of photos with the same bytes; only files of equal size are read."""
+    """Groups of photos with the same bytes; only files of equal size are read, and no pipe or device."""
     by_size: dict[int, list[str]] = defaultdict(list)
     for name in sorted(photos):
-        try:
-            by_size[photos[name].stat().st_size].append(name)
-        except OSError:  # told elsewhere
-            continue
+        status = _status(photos[name])
+        if status is not None and stat.S_ISREG(status.st_mode) and status.st_size > 0:
+            by_size[status.st_size].append(name)
     by_content: dict[str, list[str]] = defaultdict(list)
     for names in by_size.values():
         for name in names if len(names) > 1 else ():

@@ -15,7 +15,8 @@ from loc.doctor.inventory import Inventory, take_inventory
 from loc.doctor.missing import missing_images
 from loc.doctor.photos import Seen, copies, look_at
 from loc.errors import DataError, LocError
-from loc.layouts import load_scene
+from loc.layouts import aachen, load_scene
+from loc.layouts.lists import expand_glob, read_lines
 from loc.layouts.names import name_problem
 from loc.plugins.blocks import configs_folder, load_config
 from loc.record import FILE, read_record
@@ -149,9 +150,12 @@ def _groups(config: SceneConfig, found: Inventory) -> Iterator[Finding]:
     if listed and all(here[group] for group in listed):
         shown = ", ".join(f"{count} {group}" for group, count in sorted(listed.items()))
         yield data("ok", "groups", f"queries: {shown}")
-    if config.queries is not None and config.layout != "folder" and not listed:
+    for path in _empty_lists(config):
         yield data(
-            "problem", "groups", f"the query list {config.queries} names no photo", "add a name per line"
+            "warning",
+            "groups",
+            f"the query list {path} names no photo: its group is empty",
+            "add a name per line, or leave the list out",
         )
     folder = config.queries
     if config.layout == "folder" and folder is not None and folder.is_dir():
@@ -165,6 +169,19 @@ def _groups(config: SceneConfig, found: Inventory) -> Iterator[Finding]:
                 "warning", "groups", f"{len(empty)} folders of queries are empty: {some(empty)}",
                 "unpack their photos, or remove them", names=empty,
             )  # fmt: skip
+
+
+def _empty_lists(config: SceneConfig) -> list[Path]:
+    """Query lists, each of a group, that hold nothing but comments."""
+    path = config.queries
+    if path is None and config.layout == "aachen" and config.images is not None:
+        path = config.images / aachen.QUERIES
+    if path is None or config.layout == "folder":
+        return []
+    try:
+        return [each for each in expand_glob(path) if not read_lines(each)]
+    except DataError:  # the inventory says it
+        return []
 
 
 def _cameras(found: Inventory) -> dict[str, tuple[Camera, str]]:
@@ -317,6 +334,13 @@ def _loaded(config: SceneConfig, before: list[Finding]) -> Iterator[Finding]:
         if not any(finding.level == "problem" for finding in before):
             yield data("problem", "scene", error.message, error.next_step or "mend it and ask again")
         return
+    if len(scene.db) < 2:
+        yield data(
+            "problem",
+            "map",
+            f"a map needs two database images or more; a run would have {len(scene.db)}",
+            "add photos that overlap, or mend the list of database images",
+        )
     sources = Counter(image.intrinsics for image in scene.images)
     shown = ", ".join(f"{count} {source}" for source, count in sorted(sources.items()))
     yield data(

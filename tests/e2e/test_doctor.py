@@ -170,6 +170,53 @@ def test_empty_query_groups_and_overlap(cli: Cli, photos: Path, tmp_path: Path) 
     assert found["overlap"][0]["names"] == ["db/0.png"]
     _, found = _doctor(cli, _lists(tmp_path, photos, db="db/0.png\n", queries="\n"))
     assert "names no photo" in found["groups"][0]["what"]
+    assert found["groups"][0]["level"] == "warning"
+
+
+def test_an_empty_list_among_others(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    """Each list is a group: one without a name is a group that a table of recall will not have."""
+    for when, text in (("day", "# to do\n\n"), ("night", "db/3.png PINHOLE 64 48 70 70 32 24\n")):
+        (tmp_path / f"{when}_list.txt").write_text(text)
+    config = _lists(tmp_path, photos, db="db/0.png\ndb/1.png\n", queries="")
+    code, found = _doctor(cli, config, "--set", f"scene.queries={tmp_path}/*_list.txt")
+    assert code == 0
+    empty = _of_level(found["groups"], "warning")
+    assert empty["what"] == f"the query list {tmp_path}/day_list.txt names no photo: its group is empty"
+    assert empty["todo"]
+
+
+def test_an_empty_list_of_aachen(cli: Cli, shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "aachen"
+    shutil.copytree(shared / "data" / "aachen_lists" / "format_sample", folder)
+    (folder / "queries").mkdir(exist_ok=True)
+    path = folder / "queries" / "day_time_queries_with_intrinsics.txt"
+    path.unlink(missing_ok=True)
+    path.write_text("# none yet\n")
+    _, found = _doctor(cli, folder)
+    assert f"the query list {path} names no photo" in _of_level(found["groups"], "warning")["what"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_map_needs_two_photos(cli: Cli, photos: Path, count: int) -> None:
+    for number in range(count, 4):
+        (photos / "db" / f"{number}.png").unlink()
+    (photos / "db" / "bad.jpg").write_text("no photo")
+    _, found = _doctor(cli, photos)
+    assert ("map" in found) == (count < 2)
+    if count < 2:
+        what = f"a map needs two database images or more; a run would have {count}"
+        assert [(each["level"], each["what"]) for each in found["map"]] == [("problem", what)]
+
+
+def test_names_are_shown_escaped(cli: Cli, photos: Path) -> None:
+    """A name may hold what a terminal obeys; no line of the doctor passes it on."""
+    for number in (1, 2):
+        shutil.copyfile(photos / "db" / "0.png", photos / "db" / f"a\x1b[2J\n\u202e{number}.png")
+    (photos / "b\x1b[31m.jpg").touch()
+    assert cli("doctor", photos, "--no-environment") == 3
+    assert "db/a\\x1b[2J\\n\\u202e1.png = " in cli.out
+    assert not [letter for letter in cli.out.replace("\n", "") if not letter.isprintable()]
+    assert all(line[:7] in ("ok     ", "WARNING", "PROBLEM", "       ") for line in cli.out.splitlines()[:-1])
 
 
 def test_empty_folders_of_queries(cli: Cli, photos: Path, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Photos: cut files are found without decoding the good ones; copies; what a missing name meant."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,25 @@ def test_copies_have_the_same_bytes(tmp_path):
     assert two.is_file()
 
 
+def test_special_and_empty_files_are_not_read(tmp_path):
+    paths = {f"{name}.jpg": tmp_path / f"{name}.jpg" for name in "abcdef"}
+    for name in "ab":
+        os.mkfifo(paths[f"{name}.jpg"])
+    for name in "cd":
+        paths[f"{name}.jpg"].touch()
+    paths["f.jpg"].symlink_to(paths["a.jpg"])
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom loc.doctor.photos import copies, look_at\n"
+        "paths = {Path(name).name: Path(name) for name in sys.argv[1:]}\n"
+        "print(copies(paths), [look_at(paths, full=True)[name].problem for name in ('a.jpg', 'f.jpg')])"
+    )
+    # In a process of its own: opening a pipe waits for a writer.
+    argv = [sys.executable, "-c", code, *map(str, paths.values())]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("[] [")
+    assert done.stdout.count("is no file but a pipe, a socket or a device") == 2
+
+
 @pytest.mark.parametrize(
     ("name", "photo", "root", "expected"),
     [
@@ -75,6 +97,8 @@ def test_copies_have_the_same_bytes(tmp_path):
         ("db/1.jpg", "db/1.png", "data", "the photos end in '.png', the list in '.jpg'"),
         ("db/img_0001.jpg", "db/img_001.jpg", "data", "did you mean 'db/img_001.jpg'?"),
         ("db/1.jpg", "zebra.jpg", "data", "copy the photos there"),
+        ("db/3.jpg", "db/13.jpg", "data", "copy the photos there"),
+        ("db/img_0001.jpg", "db/img_0002.jpg", "data", "copy the photos there"),
     ],
 )
 def test_what_a_missing_name_meant(name, photo, root, expected):
