@@ -184,7 +184,8 @@ def import_nvm(
 def _counted(counts: dict[str, Any], end: object, *, json: bool) -> None:
     _say(
         counts,
-        [f"{name}: {value}" for name, value in counts.items() if name != "notes"],
+        # None: there is no such number; a note says why.
+        [f"{name}: {value}" for name, value in counts.items() if name != "notes" and value is not None],
         counts.get("notes", []),
         end,
         json=json,

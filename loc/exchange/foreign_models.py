@@ -113,7 +113,18 @@ def _write(columns: Nvm, cameras: dict[str, Camera], target: Path, *, force: boo
         "median_reprojection_error_px": round(error, 3) if error < _BEHIND else None,
         "notes": [],
     }
-    if error > _SUSPICIOUS_PX:
+    if error >= _BEHIND:
+        behind = sum(value >= _BEHIND for value in errors)
+        which = (
+            "no point projects into its images"
+            if behind == len(errors)
+            else (f"{behind} of {len(errors)} points do not project into their images")
+        )
+        counts["notes"].append(
+            f"{which}: they lie behind a camera that saw them; poses, points and tracks of the file do not "
+            "belong together (was it cut?): import the file as the other program wrote it"
+        )
+    elif error > _SUSPICIOUS_PX:
         counts["notes"].append(
             f"half of the points project more than {_SUSPICIOUS_PX:g} px from where they were seen: poses "
             "and points are as in the file, its intrinsics or pixels are something else: give the data "

@@ -19,7 +19,7 @@ import numpy as np
 
 from loc.errors import DataError
 from loc.exchange.hloc_files import check_escapes, write_features, write_matches
-from loc.exchange.targets import export_folder
+from loc.exchange.targets import export_folder, refuse_inside
 from loc.layouts.lists import write_names, write_pairs, write_poses
 from loc.record import read_record
 from loc.stages.pairs import read_pair_list
@@ -61,6 +61,7 @@ def export_hloc(run: Path, target: Path, *, matches: bool = True, force: bool = 
         DataError: no run, or two names that hloc's matches file cannot tell apart.
     """
     record = read_record(run)
+    refuse_inside(run, target)
     if "features" not in record:
         raise DataError(f"{run} has no features yet", "run it first: loc run CONFIG -o RUN")
     pairs = {role: _pairs(run, record, role) for role in ("map", "query")}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loc.conventions import wxyz_from_xyzw
 from loc.errors import MapError
-from loc.exchange.targets import export_file, export_folder
+from loc.exchange.targets import export_file, export_folder, refuse_inside
 from loc.record import FILE, open_map, read_record
 from loc.sfm.bundle import MapBundle
 from loc.stages.poses import Poses
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: COLMAP's writers do not notice a full disk, so the space is asked for; a text model takes up to twice
 #: the bytes of a binary one.
 _TEXT_PER_BINARY = 2.5
+#: COLMAP's writer of points; others put comments or another encoding there.
+_PLY_BEGINS = b"ply\nformat binary_little_endian 1.0\nelement vertex "
 CONVENTIONS = (
     "x y z: camera centre in the world frame of the map; metres only if the map is metric",
     "qw qx qy qz tx ty tz: cam_from_world, X_cam = R X_world + t; camera x right, y down, z forward",
@@ -37,6 +39,7 @@ COLUMNS = (
 def export_colmap(run: Path, target: Path, *, text: bool = False, force: bool = False) -> dict[str, Any]:
     """Write the map as ``cameras``, ``images``, ``points3D``, ``rigs`` and ``frames``, .bin or .txt."""
     bundle = open_map(run)
+    refuse_inside(run, target)
     model = open_model(bundle)
     counts = _counts(model)
     with export_folder(target, {"kind": "colmap", **counts}, force=force) as folder:
@@ -51,19 +54,21 @@ def export_colmap(run: Path, target: Path, *, text: bool = False, force: bool = 
 def export_ply(run: Path, target: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the points with their colours."""
     bundle = open_map(run)
+    refuse_inside(run, target)
     model = open_model(bundle)
 
     def write(path: Path) -> None:
         require_space(path.parent, _model_bytes(bundle))
         model.export_PLY(path)
 
-    export_file(target, write, force=force)
+    export_file(target, write, begins=_PLY_BEGINS, force=force)
     return {"points": model.num_points3D()}
 
 
 def export_csv(run: Path, target: Path, *, force: bool = False) -> dict[str, Any]:
     """Write a row per image of the map and per localized query; comment lines tell the conventions."""
     bundle = open_map(run)
+    refuse_inside(run, target)
     rows = [
         _row(name, "db", "registered", bundle.poses[name], bundle.camera(name)) for name in bundle.registered
     ]
@@ -77,7 +82,7 @@ def export_csv(run: Path, target: Path, *, force: bool = False) -> dict[str, Any
     def write(path: Path) -> None:
         path.write_text(text.getvalue(), encoding="utf-8")
 
-    export_file(target, write, force=force)
+    export_file(target, write, begins=f"# {CONVENTIONS[0]}\n".encode(), force=force)
     return {"db": len(rows), "queries": len(queries)}
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from loc.errors import DataError
+from loc.errors import DataError, LocError
 from loc.exchange.models import open_model
-from loc.exchange.targets import export_folder
+from loc.exchange.targets import export_folder, refuse_inside
 from loc.layouts import load_scene
 from loc.plugins.blocks import load_config
 from loc.record import FILE, open_map, read_record
@@ -58,6 +58,7 @@ def export_nerfstudio(
         DataError: photos are not under the image root, or a camera model nerfstudio does not have.
     """
     bundle = open_map(run)
+    refuse_inside(run, target)
     names = bundle.registered
     paths = _photos(run) if images is None else {name: images / name for name in names}
     missing = [name for name in names if name not in paths or not paths[name].is_file()]
@@ -134,5 +135,11 @@ def _photos(run: Path) -> dict[str, Path]:
     """Name → path of the photos, as the run's config finds them now."""
     if not (run / FILE).is_file():
         raise DataError(f"{run} does not say where its photos are", "give the image root: --images ROOT")
-    config = load_config({"scene": read_record(run)["config"]["scene"]})
-    return {image.name: image.path for image in load_scene(config.scene).images}
+    scene = read_record(run)["config"]["scene"]
+    try:
+        return {image.name: image.path for image in load_scene(load_config({"scene": scene}).scene).images}
+    except LocError as error:  # a run folder that was copied elsewhere, or data that moved
+        raise DataError(
+            f"the photos are not where the run had them: {error.message}",
+            "give the folder that names are relative to: --images ROOT",
+        ) from error

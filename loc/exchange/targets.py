@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from loc import __version__
 from loc.errors import DataError
+from loc.record import FILE
 from loc.stores.files import make_folder, remove_tree, sync, write_atomically, write_json, writing
 
 #: Says that a folder is an export, what it holds and how large its files are.
@@ -56,14 +57,52 @@ def export_folder(target: Path, about: dict[str, Any], *, force: bool = False) -
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def export_file(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
-    """Let ``write`` fill a temporary file with the ending of ``target``, then rename it into place."""
+def export_file(target: Path, write: Callable[[Path], None], *, begins: bytes, force: bool = False) -> None:
+    """Let ``write`` fill a temporary file with the ending of ``target``, then rename it into place.
+
+    Args:
+        begins: how every such export begins: with ``force``, only a file that does so is replaced.
+
+    Raises:
+        DataError: ``target`` is something that must not be replaced.
+    """
     if target.is_dir():
         raise DataError(f"{target} is a folder", "give a file to write: -o FILE")
     if target.exists() and not force:
         raise DataError(f"{target} exists already", "add --force to replace it, or give another -o")
+    if target.exists() and not _begins(target, begins):
+        raise DataError(
+            f"{target} is no former export of this kind: it is not replaced",
+            "give another -o, or delete the file yourself",
+        )
     make_folder(target.parent)
     write_atomically(target, write)
+
+
+def refuse_inside(run: Path, target: Path) -> None:
+    """Keep what is written for others out of a run folder, whose files are only its own.
+
+    Args:
+        run: a run folder, or a folder in one (a map's).
+
+    Raises:
+        DataError: ``target`` is the run folder, lies in it or holds it, by whatever links.
+    """
+    folder = run.resolve()
+    owner = next((each for each in (folder, *folder.parents) if (each / FILE).is_file()), folder)
+    place = target.resolve()
+    if place.is_relative_to(owner) or owner.is_relative_to(place):
+        where = "is inside" if place.is_relative_to(owner) else "holds"
+        raise DataError(
+            f"{target} {where} the run folder {owner}", "give a place beside the run folder with -o"
+        )
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    if not path.is_file():  # a pipe or a device
+        return False
+    with writing(path), path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _check_folder(target: Path, *, force: bool) -> None:

@@ -400,6 +400,48 @@ def test_nerfstudio(made: Run, cli: Cli, tmp_path: Path) -> None:
     assert cli("export", "nerfstudio", made.bundle.folder, "-o", tmp_path / "b", "--images", root) == 0
 
 
+@pytest.mark.parametrize("what", ["hloc", "colmap", "ply", "csv", "nerfstudio"])
+def test_no_export_into_the_run(made: Run, cli: Cli, what: str) -> None:
+    before = sorted(made.workdir.rglob("*"))
+    for target in (made.workdir / "run.json", made.workdir / "out", made.workdir / "map" / "out"):
+        record = (made.workdir / "run.json").read_bytes()
+        assert cli("export", what, made.workdir, "-o", target, "--force") == 3
+        assert "is inside the run folder" in cli.err
+        assert (made.workdir / "run.json").read_bytes() == record
+    assert sorted(made.workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("what", ["ply", "csv"])
+def test_force_replaces_only_the_same_kind(made: Run, cli: Cli, tmp_path: Path, what: str) -> None:
+    target = tmp_path / f"out.{what}"
+    argv = ["export", what, made.workdir, "-o", target]
+    assert cli(*argv) == 0
+    assert cli(*argv) == 3
+    before = target.read_bytes()
+    assert cli(*argv, "--force") == 0, cli.err
+    assert target.read_bytes() == before
+    target.write_text("name,x,y,z\nprecious,1,2,3\n")
+    assert cli(*argv, "--force") == 3
+    assert "is no former export of this kind: it is not replaced" in cli.err
+    assert "precious" in target.read_text()
+
+
+def test_nerfstudio_of_a_run_that_was_copied(
+    made: Run, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made.workdir, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["config"]["scene"]["images"] = "elsewhere"
+    record.pop("sha256", None)
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    monkeypatch.chdir(tmp_path)
+    argv = ["export", "nerfstudio", "run", "-o", "nerf"]
+    assert cli(*argv) == 3
+    assert "the photos are not where the run had them: scene.images: elsewhere does not exist" in cli.err
+    assert "--images ROOT" in cli.err
+    assert cli(*argv, "--images", made.workdir.parent / "images") == 0, cli.err
+
+
 def test_models_of_bundler_and_nvm(cli: Cli, shared: Path, tmp_path: Path) -> None:
     """Aachen's own files: both give one model, which `scene.model` takes."""
     folder = shared / "data" / "aachen_lists" / "format_sample"
@@ -408,7 +450,11 @@ def test_models_of_bundler_and_nvm(cli: Cli, shared: Path, tmp_path: Path) -> No
     bundler = [f"{stem}.out", "--list", f"{stem}.list.txt"]
     assert cli("import", "bundler", *bundler, "--images", images, "-o", tmp_path / "b", "--json") == 0
     assert (cli.json["images"], cli.json["points"], cli.json["observations"]) == (3, 5, 27)
-    assert "by --intrinsics" in cli.json["notes"][0]  # a cut-down sample: its tracks are of other images
+    # A cut-down sample: its tracks are of other images.
+    assert cli.json["notes"][0].startswith("no point projects into its images")
+    assert cli.json["median_reprojection_error_px"] is None
+    assert cli("import", "bundler", *bundler, "--images", images, "-o", tmp_path / "b", "--force") == 0
+    assert "None" not in cli.out
     argv = ["--images", images, "--intrinsics", tmp_path / "k.txt", "-o", tmp_path / "n"]
     assert cli("import", "nvm", f"{stem}.nvm", *argv) == 0
     assert f"--set scene.model={tmp_path / 'n'}" in cli.out

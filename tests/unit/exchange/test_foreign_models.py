@@ -90,6 +90,22 @@ def test_intrinsics_that_do_not_fit_are_noticed(tmp_path):
     assert "half of the points project more than 4 px" in counts["notes"][0]
 
 
+def test_points_behind_the_cameras_are_told_apart(tmp_path):
+    """Cameras that look the other way: there is no reprojection error to speak of."""
+    text = _nvm(tmp_path / "m.nvm", 0.0).read_text()
+    lines = text.splitlines()
+    for number in (3, 4):  # w x y z of a half turn about y, after the pose
+        words = lines[number].split()
+        w, x, y, z = map(float, words[2:6])
+        words[2:6] = [repr(value) for value in (-y, z, w, -x)]
+        lines[number] = " ".join(words)
+    (tmp_path / "m.nvm").write_text("\n".join(lines) + "\n")
+    counts = import_nvm(tmp_path / "m.nvm", _photos(tmp_path / "i"), tmp_path / "out")
+    assert counts["median_reprojection_error_px"] is None
+    (note,) = counts["notes"]
+    assert note.startswith("no point projects into its images")
+
+
 def test_missing_photos_and_an_image_root_too_high(tmp_path):
     path = _nvm(tmp_path / "m.nvm", 0.0)
     with pytest.raises(DataError, match=r"1 of 2 images .* are not under .*: db/b.png\n  their sizes"):

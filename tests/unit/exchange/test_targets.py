@@ -1,5 +1,6 @@
 """Exports appear whole, and replace only what an export made."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loc.errors import DataError
-from loc.exchange.targets import export_file, export_folder
+from loc.exchange.targets import export_file, export_folder, refuse_inside
 
 
 def _export(target: Path, text: str = "new", **options) -> None:
@@ -105,11 +106,40 @@ def test_a_file_is_a_target_of_its_own(tmp_path):
         path.write_text("points")
 
     with pytest.raises(DataError, match="is a folder"):
-        export_file(tmp_path, write)
-    export_file(tmp_path / "sub" / "a.ply", write)
+        export_file(tmp_path, write, begins=b"po")
+    export_file(tmp_path / "sub" / "a.ply", write, begins=b"po")
     with pytest.raises(DataError, match=r"exists already\n  add --force"):
-        export_file(tmp_path / "sub" / "a.ply", write)
-    export_file(tmp_path / "sub" / "a.ply", write, force=True)
+        export_file(tmp_path / "sub" / "a.ply", write, begins=b"po")
+    export_file(tmp_path / "sub" / "a.ply", write, begins=b"po", force=True)
     with pytest.raises(DataError, match="is a file, not a folder"):
         _export(tmp_path / "sub" / "a.ply")
     assert _siblings(tmp_path / "sub" / "a.ply") == ["a.ply"]
+
+
+def test_force_replaces_no_file_of_another_kind(tmp_path):
+    def write(path: Path) -> None:
+        path.write_text("points")
+
+    for name, content in (("run.json", "{}"), ("empty", ""), ("short", "p")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=f"{name} is no former export of this kind: it is not replaced"):
+            export_file(tmp_path / name, write, begins=b"po", force=True)
+        assert (tmp_path / name).read_text() == content
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="it is not replaced"):  # and does not wait for a writer
+        export_file(tmp_path / "pipe", write, begins=b"po", force=True)
+
+
+def test_nothing_goes_into_a_run_folder(tmp_path):
+    run = tmp_path / "export" / "run"
+    (run / "map" / "1").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    (tmp_path / "link").symlink_to(run)
+    for target in (run, run / "new" / "a.ply", tmp_path / "link" / "run.json", run / "map" / ".." / "x"):
+        for source in (run, run / "map" / "1"):
+            with pytest.raises(DataError, match=r"is inside the run folder .*\n  give a place beside"):
+                refuse_inside(source, target)
+    with pytest.raises(DataError, match="holds the run folder"):  # --force would move it away
+        refuse_inside(run, tmp_path / "export")
+    for target in (tmp_path / "export" / "run2", tmp_path / "a.ply", Path("a.ply")):
+        refuse_inside(run, target)
