@@ -8,6 +8,7 @@ The map never depends on a query: adding one recomputes nothing of the map.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,9 +27,10 @@ from loc.stages.extract import extract_features, extract_globals
 from loc.stages.localize import Poses, localize
 from loc.stages.map import make_map
 from loc.stages.match import match_pairs
-from loc.stages.pairs import make_pairs, needs_globals
+from loc.stages.pairs import make_pairs, needs_globals, no_generator
 from loc.types import ImageRecord, Scene
 
+log = logging.getLogger(__name__)
 STAGES = ("features", "matches", "map", "poses", "report")
 
 
@@ -64,6 +66,8 @@ def run(
     with run_log(workdir, config), Record(workdir, config, scene) as record:
         line = _Line(config, scene, record, {"workdir": workdir, "runtime": runtime})
         made = Run(workdir, scene, seconds=record.seconds)
+        if scene.queries and until in ("poses", "report") and (why := no_generator("query", config.pairs)):
+            log.warning("%s: no query will be localized; add {use: auto, for: query}", why)
 
         features, globals_ = line.describe(scene.db)
         if until == "features":

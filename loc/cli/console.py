@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ import typer
 
 if TYPE_CHECKING:
     from loc.config import RunConfig
-    from loc.runtime.runtime import Runtime
+    from loc.runtime.runtime import Progress, Runtime
 
+#: Of work that takes long, where progress is lines.
+_SECONDS_BETWEEN_LINES = 60.0
 Output = Annotated[Path, typer.Option("-o", "--output", help="Run folder; run again to resume.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="SECTION.OPTION=VALUE, e.g. --set matcher.ratio=0.9")
@@ -44,12 +47,12 @@ def read_config(path: str, settings: list[str] | None) -> RunConfig:
 
 @contextmanager
 def runtime(device: str, workers: int, batch_size: int = 8) -> Iterator[Runtime]:
-    """A runtime that draws progress with an ETA on a terminal and stays silent elsewhere."""
+    """A runtime that draws progress with an ETA on a terminal; elsewhere lines as stages start and end."""
     from loc.runtime.runtime import Runtime
 
     if not sys.stderr.isatty():
         with _log_to_stderr():
-            yield Runtime(device=device, workers=workers, batch_size=batch_size)
+            yield Runtime(device=device, workers=workers, batch_size=batch_size, progress=_progress_lines())
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,6 +67,24 @@ def runtime(device: str, workers: int, batch_size: int = 8) -> Iterator[Runtime]
             bars.update(tasks[what], completed=done)
 
         yield Runtime(device=device, workers=workers, batch_size=batch_size, progress=advance)
+
+
+def _progress_lines() -> Progress:
+    """Progress as lines on stderr: when work of a kind starts, every minute of it, and when it ends."""
+    started: dict[str, float] = {}
+    said: dict[str, float] = {}
+
+    def advance(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == 0:
+            started[what] = now
+        if total and (done in (0, total) or now - said[what] >= _SECONDS_BETWEEN_LINES):
+            said[what] = now
+            spent = f", {now - started[what]:.0f} s" if done else ""
+            sys.stderr.write(f"progress: {what} {done}/{total}{spent}\n")
+            sys.stderr.flush()
+
+    return advance
 
 
 def print_json(data: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ DAMAGE = (
     struct.error,
     zlib.error,
 )
+# Pillow warns of damaged EXIF, and of other damage that loc reports itself, at every access. A filter of
+# the process, here: readers are threads and worker processes, where `catch_warnings` is not safe.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 TAG_MAKE, TAG_MODEL, TAG_ORIENTATION, TAG_EXIF_IFD = 271, 272, 274, 0x8769
 TAG_FOCAL_MM, TAG_FOCAL_35MM, TAG_PLANE_X, TAG_PLANE_UNIT = 0x920A, 0xA405, 0xA20E, 0xA210
 _limit_lock = threading.Lock()

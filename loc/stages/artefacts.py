@@ -64,12 +64,14 @@ class Globals:
 class PairList:
     """Pairs to match: sorted; map pairs as (smaller, larger) name, query pairs as (query, db).
 
-    ``ranked`` gives a query's database images, most similar first.
+    ``ranked`` gives a query's database images, most similar first. ``empty_because`` says why the
+    config can give no pair at all.
     """
 
     folder: Path
     pairs: tuple[Pair, ...]
     ranked: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    empty_because: str = ""
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ def _queries(
         if image.name not in features.keys:
             reason = features.skipped.get(image.name, "it has no features")
             yield QueryResult(image.name, "unreadable", reason)
+        elif pairs.empty_because:
+            yield QueryResult(image.name, "no_pairs", pairs.empty_because)
         else:
             ranked = _in_rank_order(references.get(image.name, []), pairs.ranked.get(image.name, ()))
             camera = query_camera(bundle, scene.camera_of(image), image.camera_id, image.intrinsics)

@@ -176,7 +176,7 @@ class _MapJob:
         try:
             if not counter.pairs_verified:
                 raise self._nothing(counter, partial)
-            models = self._map(partial)
+            (models,) = runtime.track((self._map(each) for each in (partial,)), f"map {self.task}", 1)
             if not models or models[0].points == 0:
                 raise self._nothing(counter, partial)
             model = self._finish(partial, models, runtime)

@@ -59,6 +59,13 @@ def generate_pairs(
     return sorted(found, key=lambda pair: pair[0])  # stable: keeps the rank order
 
 
+def no_generator(role: PairRole, configs: Sequence[PairsConfig]) -> str:
+    """Why the config can give no pair for ``role``; empty where a generator is for it."""
+    if any(config.for_ in (role, "both") for config in configs):
+        return ""
+    return f"no generator of the `pairs` section is for: {role} or both"
+
+
 def needs_globals(configs: Sequence[PairsConfig], scene: Scene) -> bool:
     """Whether any generator will ask for global descriptors of this scene's images."""
     return any(_retrieves(config) for role in ("map", "query") for config in _of_role(role, configs, scene))

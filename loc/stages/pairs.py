@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from loc.runtime.images import content_hash
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals, PairList
 from loc.stages.pair_generators import PairRole
-from loc.stages.pair_union import Prediction, generate_pairs, needs_globals, predict_pairs
+from loc.stages.pair_union import Prediction, generate_pairs, needs_globals, no_generator, predict_pairs
 from loc.stores.fingerprint import digest, fingerprint
 from loc.stores.products import check_product, make_product
 from loc.types import Scene
@@ -23,6 +24,7 @@ __all__ = [
     "generate_pairs",
     "make_pairs",
     "needs_globals",
+    "no_generator",
     "pair_fields",
     "pairs_folder",
     "predict_pairs",
@@ -68,7 +70,7 @@ def make_pairs(
             pass
 
     make_product(folder, fields, build)
-    return read_pair_list(folder)
+    return replace(read_pair_list(folder), empty_because=no_generator(role, config))
 
 
 def pair_fields(

@@ -167,6 +167,23 @@ def test_a_run_that_ends_early_does_not_lose_the_map(copy: tuple[RunConfig, Path
     assert open_map(folder).folder == before.folder
 
 
+def test_no_generator_for_queries_is_said_before_anything_is_computed(
+    copy: tuple[RunConfig, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    from loc.config import ExhaustivePairs
+
+    config, folder = copy
+    found = run(
+        config.model_copy(update={"pairs": (ExhaustivePairs(),)}), folder, runtime=HERE, until="poses"
+    )
+    why = "no generator of the `pairs` section is for: query or both"
+    assert found.poses is not None
+    assert {(each.status, each.reason) for each in found.poses.results} == {("no_pairs", why)}
+    said = [record.getMessage() for record in caplog.records]
+    warning = f"{why}: no query will be localized; add {{use: auto, for: query}}"
+    assert said.index(warning) < said.index("stage features")
+
+
 def test_a_map_with_a_flipped_bit_is_not_resumed_nor_shown(copy: tuple[RunConfig, Path]) -> None:
     from loc.errors import StoreError
     from loc.sfm.model import read_colors

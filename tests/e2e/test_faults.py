@@ -178,7 +178,7 @@ def _results(out: str) -> str:
 
 def _follow_advice(said: str, folder: Path) -> None:
     """Delete what the error says: a file or a folder of the run, named in its message or its next step."""
-    names = re.findall(re.escape(str(folder)) + r"/[^\s:]+", said.splitlines()[1]) or re.findall(
+    names = re.findall(re.escape(str(folder)) + r"/[^\s:]+", said.splitlines()[-1]) or re.findall(
         re.escape(str(folder)) + r"/\S+\.h5", said
     )
     target = Path(names[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,3 +95,14 @@ def test_time(tmp_path):
 @pytest.mark.parametrize("text", ["0000:00:00 00:00:00", "2026-11-21", "", "2026:13:01 00:00:00", "\0"])
 def test_times_that_lie_are_none(tmp_path, text):
     assert header(tmp_path / "a.jpg", t36867=text)["timestamp_s"] is None
+
+
+def test_garbage_is_nothing_on_stderr(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 8)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    script = (
+        "import sys; from pathlib import Path; from loc.runtime.images import image_header; "
+        "print(image_header(Path(sys.argv[1]))[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(8, 8)\n", "")
