@@ -11,7 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scenes import Cli, make_seen_run
+from scenes import Cli, make_nested_run, make_seen_run
+
+from loc.pipeline import Run
 
 #: Address space that a test of bad input may add, and seconds after which it counts as hanging.
 MEMORY, SECONDS = 3 << 30, 20
@@ -50,3 +52,9 @@ def bounded() -> Iterator[None]:
 def seen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run to look at: two queries by day and night with a pose, and two that have none."""
     return make_seen_run(tmp_path_factory.mktemp("seen"))
+
+
+@pytest.fixture(scope="session")
+def nested_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run up to the poses, to export: its image names nest."""
+    return make_nested_run(tmp_path_factory.mktemp("exchange"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 from synthetic_scene import make_scene
 
 from loc.cli import main
+from loc.colmap import pycolmap
 from loc.config import RunConfig
-from loc.pipeline import run
+from loc.pipeline import Run, run
 from loc.runtime.runtime import Runtime
 
 #: Small photos: what is tested is the line, not the features.
@@ -47,6 +49,26 @@ def make_seen_run(folder: Path) -> Path:
     truth.write_text("\n".join(poses) + "\n")
     run(config, folder / "run", runtime=Runtime(device="cpu", workers=1))
     return folder / "run"
+
+
+def make_nested_run(folder: Path) -> Run:
+    """A run whose image names nest."""
+    fast = {"globals.words": 8, "pairs": [{"use": "retrieval", "k": 4, "for": "both"}]}
+    config = small_scene(folder / "scene", **fast)
+    scene = config.scene
+    for old in (folder / "scene" / "images").iterdir():
+        (folder / "images" / "db").mkdir(parents=True, exist_ok=True)
+        shutil.move(old, folder / "images" / "db" / old.name)
+    model = pycolmap.Reconstruction(scene.model)
+    for image in model.images.values():
+        image.name = f"db/{image.name}"
+    model.write(scene.model)
+    for path in (scene.queries, scene.ground_truth):
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"db/{line}\n" for line in lines))
+    update = {"images": folder / "images"}
+    config = config.model_copy(update={"scene": scene.model_copy(update=update)})
+    return run(config, folder / "run", runtime=Runtime(device="cpu", workers=1), until="poses")
 
 
 class Cli:

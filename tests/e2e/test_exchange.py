@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,47 +11,20 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from scenes import Cli, small_scene, write_photo
+from scenes import Cli, write_photo
 
 from loc.colmap import pycolmap
 from loc.digest import run_digest
 from loc.layouts.lists import read_poses
-from loc.pipeline import Run, run
-from loc.runtime.runtime import Runtime
+from loc.pipeline import Run
 
 pytestmark = pytest.mark.xdist_group("exchange")  # one run serves all
 
-FAST = {
-    "globals.words": 8,
-    "pairs": [{"use": "retrieval", "k": 4, "for": "both"}],
-}
-
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: Any) -> Run:
-    """A run whose image names nest."""
-    folder = tmp_path_factory.mktemp("exchange")
-    config = small_scene(folder / "scene", **FAST)
-    scene = config.scene
-    for old in (folder / "scene" / "images").iterdir():
-        (folder / "images" / "db").mkdir(parents=True, exist_ok=True)
-        shutil.move(old, folder / "images" / "db" / old.name)
-    model = pycolmap.Reconstruction(scene.model)
-    for image in model.images.values():
-        image.name = f"db/{image.name}"
-    model.write(scene.model)
-    for path in (scene.queries, scene.ground_truth):
-        lines = path.read_text().splitlines()
-        path.write_text("".join(f"db/{line}\n" for line in lines))
-    update = {"images": folder / "images"}
-    config = config.model_copy(update={"scene": scene.model_copy(update=update)})
-    return run(config, folder / "run", runtime=Runtime(device="cpu", workers=1), until="poses")
-
-
-@pytest.fixture(scope="module")
-def exported(made: Run) -> Path:
-    target = made.workdir.parent / "hloc"
-    assert _main("export", "hloc", made.workdir, "-o", target) == 0
+def exported(nested_run: Run) -> Path:
+    target = nested_run.workdir.parent / "hloc"
+    assert _main("export", "hloc", nested_run.workdir, "-o", target) == 0
     return target
 
 
@@ -88,11 +60,11 @@ def _get_matches(file: h5py.File, name0: str, name1: str) -> tuple[np.ndarray, n
     return (indices[:, ::-1] if reverse else indices), scores[rows]
 
 
-def test_hloc_reads_the_features(made: Run, exported: Path) -> None:
-    assert _list_h5_names(exported / "features.h5") == sorted(made.features.keys)
+def test_hloc_reads_the_features(nested_run: Run, exported: Path) -> None:
+    assert _list_h5_names(exported / "features.h5") == sorted(nested_run.features.keys)
     with h5py.File(exported / "features.h5", "r") as file:
-        for name in made.features.keys:
-            ours, theirs = made.features.get(name), file[name]
+        for name in nested_run.features.keys:
+            ours, theirs = nested_run.features.get(name), file[name]
             assert theirs["keypoints"].dtype == np.float32
             np.testing.assert_array_equal(theirs["keypoints"][()] + np.float32(0.5), ours.keypoints)
             assert theirs["descriptors"].shape == (128, len(ours))
@@ -103,17 +75,17 @@ def test_hloc_reads_the_features(made: Run, exported: Path) -> None:
             assert tuple(theirs["image_size"][()]) == ours.image_wh
 
 
-def test_hloc_reads_the_global_descriptors(made: Run, exported: Path) -> None:
+def test_hloc_reads_the_global_descriptors(nested_run: Run, exported: Path) -> None:
     names = _list_h5_names(exported / "global-feats.h5")
-    assert names == sorted(made.features.keys)
+    assert names == sorted(nested_run.features.keys)
     with h5py.File(exported / "global-feats.h5", "r") as file:
         matrix = np.stack([file[name]["global_descriptor"][()] for name in names])
     np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-5)
 
 
-def test_hloc_reads_the_matches(made: Run, exported: Path) -> None:
+def test_hloc_reads_the_matches(nested_run: Run, exported: Path) -> None:
     with h5py.File(exported / "matches.h5", "r") as file:
-        for stage in (made.matches, made.query_matches):
+        for stage in (nested_run.matches, nested_run.query_matches):
             for pair in stage.keys:
                 ours = stage.get(pair)
                 indices, scores = _get_matches(file, *pair)
@@ -123,33 +95,33 @@ def test_hloc_reads_the_matches(made: Run, exported: Path) -> None:
                 np.testing.assert_array_equal(turned[:, ::-1], ours.indices)
 
 
-def test_the_texts(made: Run, exported: Path) -> None:
-    for role, stage in (("map", made.matches), ("query", made.query_matches)):
+def test_the_texts(nested_run: Run, exported: Path) -> None:
+    for role, stage in (("map", nested_run.matches), ("query", nested_run.query_matches)):
         text = (exported / f"pairs-{role}.txt").read_text()
         assert not text.endswith("\n")
         assert {tuple(line.split(" ")) for line in text.split("\n")} == set(stage.keys)
     found = read_poses(exported / "results.txt")
-    assert {name.rpartition("/")[2] for name in made.poses.localized} == set(found)
+    assert {name.rpartition("/")[2] for name in nested_run.poses.localized} == set(found)
     queries = (exported / "queries_with_intrinsics.txt").read_text().splitlines()
-    assert [len(line.split()) for line in queries] == [8] * len(made.scene.queries)
-    assert (exported / "db.txt").read_text().splitlines() == [image.name for image in made.scene.db]
+    assert [len(line.split()) for line in queries] == [8] * len(nested_run.scene.queries)
+    assert (exported / "db.txt").read_text().splitlines() == [image.name for image in nested_run.scene.db]
     model = pycolmap.Reconstruction(exported / "sfm")
-    assert model.num_points3D() == made.bundle.stats["points"]
+    assert model.num_points3D() == nested_run.bundle.stats["points"]
 
 
-def test_what_comes_back_is_the_same_run(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+def test_what_comes_back_is_the_same_run(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
     """Features, descriptors, matches, map and poses: equal to the bit, without an extractor."""
     argv = ["import", "hloc", "--features", exported / "features.h5", "--name", "ours"]
     argv += ["--globals", exported / "global-feats.h5", "--matches", exported / "matches.h5"]
-    argv += ["--images", made.workdir.parent / "images", "--model", made.scene.model]
+    argv += ["--images", nested_run.workdir.parent / "images", "--model", nested_run.scene.model]
     argv += ["--queries", exported / "queries_with_intrinsics.txt", "-o", tmp_path / "run", "--json"]
     assert cli(*argv) == 0
-    count = len(made.matches.keys) + len(made.query_matches.keys)
+    count = len(nested_run.matches.keys) + len(nested_run.query_matches.keys)
     assert cli.json["counts"] == {"features": 8, "globals": 8, "matches": count, "pairs": count}
     assert cli.json["notes"] == []
     assert cli(*argv) == 0  # the same again changes nothing
     assert cli("localize", tmp_path / "run" / "imported.yaml", "-o", tmp_path / "run") == 0, cli.err
-    before, after = run_digest(made.workdir), run_digest(tmp_path / "run")
+    before, after = run_digest(nested_run.workdir), run_digest(tmp_path / "run")
     for artefact in ("features", "matches", "map", "poses", "pairs_map", "pairs_query"):
         assert after[artefact] == before[artefact], artefact
     again = tmp_path / "again"
@@ -163,14 +135,14 @@ def test_what_comes_back_is_the_same_run(made: Run, exported: Path, cli: Cli, tm
             np.testing.assert_allclose(values, other[key], rtol=0, atol=tolerance, err_msg=key)
 
 
-def test_an_image_that_is_not_registered(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+def test_an_image_that_is_not_registered(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
     """The map of a run seldom has every image: what is not in it, and its pairs, are left out by name."""
     model = pycolmap.Reconstruction(exported / "sfm")
-    gone = next(image for image in model.images.values() if image.name == made.scene.db[1].name)
+    gone = next(image for image in model.images.values() if image.name == nested_run.scene.db[1].name)
     model.deregister_frame(gone.frame_id)
     (tmp_path / "sfm").mkdir()
     model.write(tmp_path / "sfm")
-    argv = ["import", "hloc", "--images", made.workdir.parent / "images", "--model", tmp_path / "sfm"]
+    argv = ["import", "hloc", "--images", nested_run.workdir.parent / "images", "--model", tmp_path / "sfm"]
     for option, name in (
         ("features", "features.h5"),
         ("globals", "global-feats.h5"),
@@ -180,7 +152,7 @@ def test_an_image_that_is_not_registered(made: Run, exported: Path, cli: Cli, tm
     argv += ["--queries", exported / "queries_with_intrinsics.txt"]
     lists = ["--image-list", exported / "db.txt", "--pairs", exported / "pairs-map.txt"]
     lists += ["--pairs", exported / "pairs-query.txt"]
-    pairs = [*made.matches.keys, *made.query_matches.keys]
+    pairs = [*nested_run.matches.keys, *nested_run.query_matches.keys]
     dropped = sum(gone.name in pair for pair in pairs)
     assert dropped
     for number, more in enumerate(([], lists)):
@@ -193,7 +165,7 @@ def test_an_image_that_is_not_registered(made: Run, exported: Path, cli: Cli, tm
             listed = f"1 images of {exported / 'db.txt'} are not in the model: left out: {gone.name}"
             assert listed in notes
             names = (run_folder / "imported" / "db.txt").read_text().splitlines()
-            assert names == [image.name for image in made.scene.db if image.name != gone.name]
+            assert names == [image.name for image in nested_run.scene.db if image.name != gone.name]
         assert cli("map", run_folder / "imported.yaml", "-o", run_folder) == 0, cli.err
     assert run_digest(tmp_path / "run0")["map"] == run_digest(tmp_path / "run1")["map"]
     (tmp_path / "other.txt").write_text(f"{gone.name}\n")
@@ -211,28 +183,28 @@ def _contents(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def test_keypoints_and_matches_are_enough(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+def test_keypoints_and_matches_are_enough(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
     """What dense matchers give: no descriptors, scores called `score`, no sizes; the map is the same."""
     with h5py.File(exported / "features.h5", "r") as file, h5py.File(tmp_path / "dense.h5", "w") as dense:
-        for name in made.features.keys:
+        for name in nested_run.features.keys:
             dense[f"{name}/keypoints"] = file[name]["keypoints"][()]
             dense[f"{name}/score"] = file[name]["scores"][()]
     argv = ["import", "hloc", "--features", tmp_path / "dense.h5", "-o", tmp_path / "run"]
-    argv += ["--images", made.workdir.parent / "images", "--model", made.scene.model]
+    argv += ["--images", nested_run.workdir.parent / "images", "--model", nested_run.scene.model]
     argv += ["--queries", exported / "queries_with_intrinsics.txt"]
     assert cli(*argv) == 3
     assert "8 images of" in cli.err
     assert "keypoints without descriptors\n  give their matches too" in cli.err
     assert cli(*argv, "--matches", exported / "matches.h5") == 0
     assert cli("map", tmp_path / "run" / "imported.yaml", "-o", tmp_path / "run") == 0, cli.err
-    assert run_digest(tmp_path / "run")["map"] == run_digest(made.workdir)["map"]
+    assert run_digest(tmp_path / "run")["map"] == run_digest(nested_run.workdir)["map"]
 
 
-def test_a_pair_list_selects(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
-    first, second, third, *_ = sorted(image.name for image in made.scene.db)
+def test_a_pair_list_selects(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+    first, second, third, *_ = sorted(image.name for image in nested_run.scene.db)
     (tmp_path / "pairs.txt").write_text(f"{second} {first}\n{third} {first}\n{third} gone.png\n")
     argv = ["import", "hloc", "--features", exported / "features.h5", "-o", tmp_path / "run"]
-    argv += ["--images", made.workdir.parent / "images", "--matches"]
+    argv += ["--images", nested_run.workdir.parent / "images", "--matches"]
     with h5py.File(exported / "matches.h5", "r") as file, h5py.File(tmp_path / "one.h5", "w") as one:
         key = "/".join(name.replace("/", "-") for name in (first, second))
         file.copy(key, one.require_group(key.partition("/")[0]))
@@ -252,27 +224,27 @@ def test_a_pair_list_selects(made: Run, exported: Path, cli: Cli, tmp_path: Path
 
 
 def test_other_features_under_the_same_name_are_refused(
-    made: Run, exported: Path, cli: Cli, tmp_path: Path
+    nested_run: Run, exported: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    images = made.workdir.parent / "images"
+    images = nested_run.workdir.parent / "images"
     argv = ["import", "hloc", "--images", images, "-o", tmp_path / "run", "--name", "x", "--features"]
     assert cli(*argv, exported / "features.h5") == 0
     shutil.copyfile(exported / "features.h5", tmp_path / "other.h5")
     with h5py.File(tmp_path / "other.h5", "a") as file:
-        name = sorted(made.features.keys)[0]
+        name = sorted(nested_run.features.keys)[0]
         file[name]["keypoints"][0, 0] += 1
     assert cli(*argv, tmp_path / "other.h5") == 3
     assert f"holds other features of {name!r} already" in cli.err
     assert "--name NAME" in cli.err
 
 
-def test_what_is_missing_is_named(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
-    first, second, *_ = sorted(made.features.keys)
-    shutil.copytree(made.workdir.parent / "images", tmp_path / "images")
+def test_what_is_missing_is_named(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+    first, second, *_ = sorted(nested_run.features.keys)
+    shutil.copytree(nested_run.workdir.parent / "images", tmp_path / "images")
     (tmp_path / "images" / first).unlink()
     write_photo(tmp_path / "images" / "new.png")
     with h5py.File(exported / "features.h5", "r") as file, h5py.File(tmp_path / "half.h5", "w") as half:
-        for name in made.features.keys:
+        for name in nested_run.features.keys:
             file.copy(name, half.require_group(name.rpartition("/")[0]))
             keypoints = half[name]["keypoints"][()].astype(np.float16)
             del half[name]["keypoints"]
@@ -302,8 +274,8 @@ def test_what_is_missing_is_named(made: Run, exported: Path, cli: Cli, tmp_path:
     assert "no features of this photo" in cli.err
 
 
-def test_import_of_wrong_files(made: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
-    images = made.workdir.parent / "images"
+def test_import_of_wrong_files(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path) -> None:
+    images = nested_run.workdir.parent / "images"
     argv = ["import", "hloc", "-o", tmp_path / "run", "--images"]
     for root, file, message in (
         (images, exported / "matches.h5", "matches.h5 holds no keypoints"),
@@ -334,156 +306,14 @@ def test_names_that_hloc_cannot_tell_apart(cli: Cli, tmp_path: Path) -> None:
     assert _list_h5_names(tmp_path / "out" / "features.h5") == ["a-b.png", "a/b.png", "c.png"]
 
 
-# ---- the map
-
-
-@pytest.mark.parametrize("kind", ["bin", "txt"])
-def test_the_map_as_a_colmap_model(made: Run, cli: Cli, tmp_path: Path, kind: str) -> None:
-    assert cli("export", "colmap", made.workdir, "-o", tmp_path / "m", "--format", kind, "--json") == 0
-    model = pycolmap.Reconstruction(tmp_path / "m")
-    assert (tmp_path / "m" / f"images.{kind}").is_file()
-    assert cli.json == {
-        "images": made.bundle.stats["registered"],
-        "points": made.bundle.stats["points"],
-        "observations": made.bundle.stats["observations"],
-    }
-    for image in model.images.values():
-        center = made.bundle.poses[image.name].center_in_world
-        np.testing.assert_allclose(image.projection_center(), center, atol=1e-9)
-    assert cli("export", "colmap", made.workdir, "-o", tmp_path / "m") == 3
-    assert "--force" in cli.err
-
-
-def test_the_points_as_ply(made: Run, cli: Cli, tmp_path: Path) -> None:
-    assert cli("export", "ply", made.workdir, "-o", tmp_path / "points.ply", "--json") == 0
-    points = made.bundle.stats["points"]
-    assert cli.json == {"points": points}
-    assert f"element vertex {points}\n".encode() in (tmp_path / "points.ply").read_bytes()[:200]
-
-
-def test_cameras_as_csv(made: Run, cli: Cli, tmp_path: Path) -> None:
-    assert cli("export", "csv", made.workdir, "-o", tmp_path / "cameras.csv") == 0
-    lines = (tmp_path / "cameras.csv").read_text().splitlines()
-    comments = [line for line in lines if line.startswith("#")]
-    assert "camera centre in the world frame" in comments[0]
-    rows = {row["name"]: row for row in csv.DictReader(lines[len(comments) :])}
-    assert set(rows) == {*made.bundle.poses, *made.poses.localized}
-    for name, pose in {**made.bundle.poses, **made.poses.localized}.items():
-        row = rows[name]
-        assert [float(row[axis]) for axis in "xyz"] == pose.center_in_world.tolist()
-        assert [float(row[key]) for key in ("tx", "ty", "tz")] == pose.translation.tolist()
-        assert row["role"] == ("query" if name in made.poses.localized else "db")
-        assert len(row["params"].split()) == 4
-    assert cli("export", "csv", made.bundle.folder, "-o", tmp_path / "map.csv", "--json") == 0
-    assert cli.json == {"db": len(made.bundle.poses), "queries": 0}
-
-
-def test_nerfstudio(made: Run, cli: Cli, tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "nerf"
-    assert cli("export", "nerfstudio", made.workdir, "-o", target) == 0
-    data = json.loads((target / "transforms.json").read_text())
-    assert len(data["frames"]) == len(made.bundle.poses)
-    for frame in data["frames"]:
-        path = target / frame["file_path"]
-        assert not Path(frame["file_path"]).is_absolute()
-        assert path.is_file()
-        matrix = np.array(frame["transform_matrix"])
-        center = made.bundle.poses[f"db/{path.name}"].center_in_world
-        np.testing.assert_allclose(matrix[:3, 3], center[[0, 2, 1]] * [1, 1, -1], atol=1e-12)
-    assert data["camera_model"] == "OPENCV"
-    assert (target / data["ply_file_path"]).is_file()
-    assert cli("export", "nerfstudio", made.workdir, "-o", tmp_path / "b", "--images", tmp_path) == 3
-    assert f"images of the map are not under {tmp_path}" in cli.err
-    assert cli("export", "nerfstudio", made.bundle.folder, "-o", tmp_path / "b") == 3
-    assert "does not say where its photos are" in cli.err
-    root = made.workdir.parent / "images"
-    assert cli("export", "nerfstudio", made.bundle.folder, "-o", tmp_path / "b", "--images", root) == 0
-
-
-@pytest.mark.parametrize("what", ["hloc", "colmap", "ply", "csv", "nerfstudio"])
-def test_no_export_into_the_run(made: Run, cli: Cli, what: str) -> None:
-    before = sorted(made.workdir.rglob("*"))
-    for target in (made.workdir / "run.json", made.workdir / "out", made.workdir / "map" / "out"):
-        record = (made.workdir / "run.json").read_bytes()
-        assert cli("export", what, made.workdir, "-o", target, "--force") == 3
-        assert "is inside the run folder" in cli.err
-        assert (made.workdir / "run.json").read_bytes() == record
-    assert sorted(made.workdir.rglob("*")) == before
-
-
-@pytest.mark.parametrize("what", ["ply", "csv"])
-def test_force_replaces_only_the_same_kind(made: Run, cli: Cli, tmp_path: Path, what: str) -> None:
-    target = tmp_path / f"out.{what}"
-    argv = ["export", what, made.workdir, "-o", target]
-    assert cli(*argv) == 0
-    assert cli(*argv) == 3
-    before = target.read_bytes()
-    assert cli(*argv, "--force") == 0, cli.err
-    assert target.read_bytes() == before
-    target.write_text("name,x,y,z\nprecious,1,2,3\n")
-    assert cli(*argv, "--force") == 3
-    assert "is no former export of this kind: it is not replaced" in cli.err
-    assert "precious" in target.read_text()
-
-
-def test_nerfstudio_of_a_run_that_was_copied(
-    made: Run, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(made.workdir, tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    record["config"]["scene"]["images"] = "elsewhere"
-    record.pop("sha256", None)
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    monkeypatch.chdir(tmp_path)
-    argv = ["export", "nerfstudio", "run", "-o", "nerf"]
-    assert cli(*argv) == 3
-    assert "the photos are not where the run had them: scene.images: elsewhere does not exist" in cli.err
-    assert "--images ROOT" in cli.err
-    assert cli(*argv, "--images", made.workdir.parent / "images") == 0, cli.err
-
-
-def test_models_of_bundler_and_nvm(cli: Cli, shared: Path, tmp_path: Path) -> None:
-    """Aachen's own files: both give one model, which `scene.model` takes."""
-    folder = shared / "data" / "aachen_lists" / "format_sample"
-    stem, images = folder / "3D-models" / "aachen_cvpr2018_db", folder / "images_upright"
-    (tmp_path / "k.txt").write_text("db/4446.jpg RADIAL 1200 1600 1557 600 800 0 0\n")
-    bundler = [f"{stem}.out", "--list", f"{stem}.list.txt"]
-    assert cli("import", "bundler", *bundler, "--images", images, "-o", tmp_path / "b", "--json") == 0
-    assert (cli.json["images"], cli.json["points"], cli.json["observations"]) == (3, 5, 27)
-    # A cut-down sample: its tracks are of other images.
-    assert cli.json["notes"][0].startswith("no point projects into its images")
-    assert cli.json["median_reprojection_error_px"] is None
-    assert cli("import", "bundler", *bundler, "--images", images, "-o", tmp_path / "b", "--force") == 0
-    assert "None" not in cli.out
-    argv = ["--images", images, "--intrinsics", tmp_path / "k.txt", "-o", tmp_path / "n"]
-    assert cli("import", "nvm", f"{stem}.nvm", *argv) == 0
-    assert f"--set scene.model={tmp_path / 'n'}" in cli.out
-    one, other = (pycolmap.Reconstruction(tmp_path / name) for name in "bn")
-    assert {image.name for image in one.images.values()} == {image.name for image in other.images.values()}
-    argv = ["--set", f"scene.images={images}", "--set", f"scene.model={tmp_path / 'n'}"]
-    assert cli("doctor", "colmap_sift", *argv, "--no-environment") == 0, cli.out
-    assert "a run would use 3 database images" in cli.out
-    (tmp_path / "cut.nvm").write_bytes(stem.with_suffix(".nvm").read_bytes()[:900])
-    assert cli("import", "nvm", tmp_path / "cut.nvm", "--images", images, "-o", tmp_path / "x") == 3
-    assert "cut.nvm" in cli.err
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize("what", ["hloc", "colmap", "ply", "csv", "nerfstudio"])
-def test_exports_of_what_is_no_run(cli: Cli, tmp_path: Path, what: str) -> None:
-    assert cli("export", what, tmp_path, "-o", tmp_path / "out") == 3
-    assert "is not a run folder" in cli.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_full_disk(made: Run, exported: Path, cli: Cli, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk(nested_run: Run, exported: Path, cli: Cli, tmp_path: Path, monkeypatch: Any) -> None:
     """HDF5 ends the process on a full disk, so the space is asked for before."""
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    assert cli("export", "hloc", made.workdir, "-o", tmp_path / "out") == 1
+    assert cli("export", "hloc", nested_run.workdir, "-o", tmp_path / "out") == 1
     assert "MB are needed, 0.1 MB are free\n  free some space" in cli.err
     assert list(tmp_path.iterdir()) == []
-    images = made.workdir.parent / "images"
+    images = nested_run.workdir.parent / "images"
     argv = [
         "import",
         "hloc",
