@@ -81,7 +81,9 @@ def _check_picture(png: Path) -> None:
     if png.suffix.lower() != ".png":
         raise ConfigError(f"--png {png} does not end in .png", f"write: --png {png.with_suffix('.png')}")
     if png.is_file() and not _begins(png, b"\x89PNG"):
-        raise DataError(f"{png} exists and is no picture: it is not replaced", "choose another name for --png")
+        raise DataError(
+            f"{png} exists and is no picture: it is not replaced", "choose another name for --png"
+        )
 
 
 def _begins(path: Path, start: bytes) -> bool:
