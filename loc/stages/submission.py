@@ -6,7 +6,7 @@ not the camera centre, in the frame of the reference model (visuallocalization.n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -82,7 +82,7 @@ def make_submission(
     """
     by_name = {result.name: result for result in sorted(results, key=lambda result: result.name)}
     written = {name: written_name(name, names) for name in by_name}
-    _refuse_unusable(written)
+    _refuse_unusable(written, [name for name, result in by_name.items() if result.pose is not None])
     if not any(result.pose is not None for result in by_name.values()):
         raise SubmissionError(
             f"none of the {len(by_name)} queries has a pose: there is nothing to submit",
@@ -159,7 +159,8 @@ def check_frame(found: Mapping[str, Pose], known: Mapping[str, Pose]) -> None:
         )
 
 
-def _refuse_unusable(written: Mapping[str, str]) -> None:
+def _refuse_unusable(written: Mapping[str, str], posed: Collection[str]) -> None:
+    """Names that the server would confuse, and those of lines that it would cut in the wrong place."""
     before: dict[str, str] = {}
     for name, short in written.items():
         if short in before:
@@ -168,7 +169,7 @@ def _refuse_unusable(written: Mapping[str, str]) -> None:
                 "the server would take one for the other: rename one, or choose --names camera or path",
             )
         before[short] = name
-        if len(short.split()) != 1:
+        if name in posed and len(short.split()) != 1:
             raise SubmissionError(
                 f"the name {short!r} holds a space: its line would be cut in the wrong place",
                 "rename the photo",

@@ -105,6 +105,8 @@ def test_one_name_for_two_queries():
 def test_a_space_in_a_name():
     with pytest.raises(SubmissionError, match=r"'a b.jpg' holds a space"):
         made([localized("query/day/a b.jpg")])
+    without_pose = QueryResult("query/day/a b.jpg", "no_matches")  # it gets no line
+    assert len(made([localized("query/day/c.jpg"), without_pose]).lines) == 1
 
 
 def test_nothing_localized():
