@@ -40,6 +40,11 @@ class WorkerPool:
         if kind is not None:  # do not wait for work whose result nobody will take
             for process in list((self._pool._processes or {}).values()):
                 process.kill()  # a SIGTERM would make glog (pycolmap) print a stack per worker
+            # A worker killed while it sends a result leaves half a message; the executor's thread reads
+            # on for the rest, forever, since this process holds the pipe's other end open too.
+            results = getattr(self._pool, "_result_queue", None)
+            if results is not None:
+                results._writer.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, work: Callable[[Any, Any], Any], item: Any) -> Future[Any]:

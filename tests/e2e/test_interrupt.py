@@ -26,6 +26,8 @@ def test_interrupted_then_resumed(cli: Cli, tmp_path: Path, number: signal.Signa
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in the background deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     features = tmp_path / "run" / "features"
     deadline = time.monotonic() + 60
