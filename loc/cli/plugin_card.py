@@ -11,6 +11,7 @@ from loc.config import RunConfig, section_models, suggest, type_name
 from loc.errors import ConfigError, LocError
 from loc.plugins.blocks import SECTIONS, StageOptions, configs_folder, presets
 from loc.plugins.registry import list_plugins, load_plugin
+from loc.plugins.standing import UNVERIFIED, commercial_ok, commercial_use, unverified_files
 
 _TITLES = {"extractor": "extractors", "global": "global extractors", "matcher": "matchers"}
 
@@ -25,12 +26,12 @@ def plugin_table() -> tuple[dict[str, Any], list[str]]:
             card = {"name": info.name, "target": info.target, "distribution": info.distribution}
             try:
                 cls = load_plugin(info.kind, info.name)
-                card |= {"licence": getattr(cls, "licence", "not stated"), "paper": getattr(cls, "paper", "")}
+                card |= _standing(cls)
             except LocError as error:
                 card["error"] = error.message
             data[title].append(card)
-            about = card.get("error") or f"{card['licence']}; {card['paper']}"
-            lines.append(f"  {info.name:<14} {info.distribution:<12} {about}")
+            about = [card["error"]] if "error" in card else _about(card)
+            lines.append(f"  {info.name:<14} {info.distribution:<12} {'; '.join(about)}")
     data["presets"] = {section: sorted(presets(section)) for section in SECTIONS}
     data["configs"] = sorted(path.stem for path in configs_folder().glob("*.yaml"))
     for section, names in data["presets"].items():
@@ -99,12 +100,37 @@ def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:
         "target": info.target,
         "distribution": info.distribution,
         "version": cls.version,
-        "licence": getattr(cls, "licence", "not stated"),
-        "paper": getattr(cls, "paper", ""),
+        **_standing(cls),
         "about": (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else "",
         "options": options,
     }
     lines = [f"{name}: {info.kind} of {info.distribution} ({info.target}), version {cls.version}"]
-    lines += [f"  {data['about']}", f"  licence: {data['licence']}", f"  paper: {data['paper']}", "options:"]
-    lines += _option_lines(options)
+    lines += [f"  {data['about']}", f"  licence: {data['licence']}"]
+    lines += [f"  commercial use: {commercial_use(data['commercial_ok'])}", f"  paper: {data['paper']}"]
+    lines += [f"  {mark}" for mark in _marks(data)]
+    lines += ["options:", *_option_lines(options)]
     return data, lines
+
+
+def _standing(cls: Any) -> dict[str, Any]:
+    """Licence, paper, and what users must know before they rely on a plug-in."""
+    return {
+        "licence": getattr(cls, "licence", "not stated"),
+        "paper": getattr(cls, "paper", ""),
+        "commercial_ok": commercial_ok(cls),
+        "weights": [file.name for file in getattr(cls, "weights", ())],
+        "weights_not_verified": [file.name for file in unverified_files(cls)],
+    }
+
+
+def _about(card: dict[str, Any]) -> list[str]:
+    use = f"commercial use: {commercial_use(card['commercial_ok'])}"
+    return [card["licence"], use, *_marks(card), card["paper"]]
+
+
+def _marks(card: dict[str, Any]) -> list[str]:
+    """At most one line: which weights the project has never run."""
+    names = card["weights_not_verified"]
+    if not names:
+        return []
+    return [UNVERIFIED if names == card["weights"] else f"{UNVERIFIED}: {', '.join(names)}"]

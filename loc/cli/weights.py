@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def list_weights(names: Names = None, json: Json = False) -> None:
     """Every file of weights: its plug-in, licence, and where it is on this machine."""
+    from loc.plugins.standing import UNVERIFIED, commercial_use
     from loc.weights.files import find, pinned
 
     cards: list[dict[str, Any]] = []
@@ -38,6 +39,7 @@ def list_weights(names: Names = None, json: Json = False) -> None:
                 "plugin": plugin,
                 "licence": file.licence,
                 "commercial_ok": file.commercial_ok,
+                "output_checked": file.output_checked,
                 "path": str(found) if found else None,
                 "sha256": file.sha256 or pinned(file),
                 "sha256_is": "published" if file.sha256 else ("pinned" if pinned(file) else None),
@@ -51,14 +53,15 @@ def list_weights(names: Names = None, json: Json = False) -> None:
         print_json(cards)
         return
     print_rows(
-        ["file", "plug-in", "commercial use", "licence", "where"],
+        ["file", "plug-in", "commercial use", "licence", "where", ""],
         [
             [
                 card["file"],
                 card["plugin"],
-                _allowed(card["commercial_ok"]),
+                commercial_use(card["commercial_ok"]),
                 card["licence"],
                 card["path"] or "—",
+                "" if card["output_checked"] else UNVERIFIED,
             ]
             for card in cards
         ],
@@ -137,7 +140,3 @@ def _chosen(names: list[str] | None) -> list[tuple[str, WeightFile]]:
             )
         wanted += [pair for pair in found if pair not in wanted]
     return wanted
-
-
-def _allowed(commercial_ok: bool | None) -> str:
-    return {True: "yes", False: "no", None: "not stated"}[commercial_ok]

@@ -91,7 +91,7 @@ class D2Net:
     licence: ClassVar[str] = _LICENCE
     paper: ClassVar[str] = _PAPER
     weights: ClassVar[tuple[WeightFile, ...]] = tuple(
-        WeightFile(f"{_URL}d2_{name}.pth", None, _LICENCE, _PAPER)
+        WeightFile(f"{_URL}d2_{name}.pth", None, _LICENCE, _PAPER, output_checked=name == "ots")
         for name in ("tf", "tf_no_phototourism", "ots")
     )
     pixel_origin: ClassVar[PixelOrigin] = "center"

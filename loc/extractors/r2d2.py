@@ -86,8 +86,8 @@ class R2D2:
     licence: ClassVar[str] = _LICENCE
     paper: ClassVar[str] = _PAPER
     weights: ClassVar[tuple[WeightFile, ...]] = tuple(
-        WeightFile(f"{_URL}{name}.pt", None, _LICENCE, _PAPER, commercial_ok=False)
-        for name in ("r2d2_WASF_N16", "r2d2_WAF_N16")
+        WeightFile(f"{_URL}{name}.pt", None, _LICENCE, _PAPER, commercial_ok=False, output_checked=checked)
+        for name, checked in (("r2d2_WASF_N16", True), ("r2d2_WAF_N16", False))
     )
     pixel_origin: ClassVar[PixelOrigin] = "center"
     color: ClassVar[Literal["rgb", "gray"]] = "rgb"

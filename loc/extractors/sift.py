@@ -76,6 +76,7 @@ class Sift:
     Config: ClassVar[type[SiftConfig]] = SiftConfig
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "BSD-3-Clause (COLMAP), BSD-2-Clause (VLFeat); the patent expired in 2020"
+    commercial_ok: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "D. Lowe, Distinctive image features from scale-invariant keypoints, IJCV 2004; "
         "R. Arandjelovic and A. Zisserman, Three things everyone should know to improve object retrieval, "

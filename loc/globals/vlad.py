@@ -66,6 +66,7 @@ class Vlad:
     Config: ClassVar[type[PluginConfig]] = VladConfig
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "Apache-2.0"
+    commercial_ok: ClassVar[bool] = True
     paper: ClassVar[str] = "Jégou et al., CVPR 2010; Arandjelović and Zisserman, All about VLAD, CVPR 2013"
     weights: ClassVar[tuple[WeightFile, ...]] = ()
     source: ClassVar[Literal["image", "features"]] = "features"

@@ -113,6 +113,7 @@ class Nearest:
     Config: ClassVar[type[PluginConfig]] = NearestConfig
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "Apache-2.0"
+    commercial_ok: ClassVar[bool] = True
     paper: ClassVar[str] = "Lowe, Distinctive image features from scale-invariant keypoints, IJCV 2004"
     requires: ClassVar[frozenset[str]] = frozenset({"descriptors"})
     weights: ClassVar[tuple[WeightFile, ...]] = ()

@@ -28,7 +28,11 @@ class PluginConfig(BaseModel):
 
 
 class Plugin(Protocol):
-    """The card that all kinds share."""
+    """The card that all kinds share.
+
+    A class may also say ``commercial_ok: bool``, whether its licence allows commercial use; its weights
+    say it of themselves.
+    """
 
     Config: ClassVar[type[PluginConfig]]
     #: Raised when outputs change: it is part of the fingerprint of what the plug-in made.

@@ -18,6 +18,8 @@ class WeightFile:
         commercial_ok: whether the licence allows commercial use; None: it does not say.
         note: what a user should know before fetching.
         file: its name in a weights folder, where the address's is too general.
+        output_checked: whether the plug-in's output was checked with this very file; False marks it
+            `weights not verified here` and keeps it out of tables of results.
     """
 
     url: str
@@ -28,6 +30,7 @@ class WeightFile:
     commercial_ok: bool | None = None
     note: str = ""
     file: str = ""
+    output_checked: bool = True
 
     @property
     def name(self) -> str:
