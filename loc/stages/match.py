@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from loc.errors import ContractError, LocError, PluginError
 from loc.plugins.blocks import ResolvedPlugin
+from loc.runtime.buckets import padded
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Matched, Pair
 from loc.stages.extract import folder_name
 from loc.stores.fingerprint import fingerprint
 from loc.stores.matches import MatchStore, PairKey
+from loc.stores.parts import ItemKey
 from loc.types import LocalFeatures, Matches
 
 STAGE_VERSION = 1
-#: Pairs handed to the matcher at once, and bytes of prepared features kept for the next pairs.
-_CALL = 16
+#: Pairs handed at once to a matcher that does not say how many it wants: `pairs_at_once`.
+_PAIRS_AT_ONCE = 16
+#: Keypoints of the first images of a block, which stay prepared: at 512 float32 each, half a GiB.
+_BLOCK_KEYPOINTS = 1 << 18
+#: An image counts as at least this many.
+_LEAST_KEYPOINTS = 1024
+#: Prepared features kept under a key.
 _CACHE_BYTES = 1 << 30
 
 
@@ -66,6 +74,11 @@ class Preparer:
         self._cache: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs the matcher wants in a call; more than needed does no harm."""
+        return int(getattr(self._call, "pairs_at_once", _PAIRS_AT_ONCE))
+
     def prepared(self, key: Any, features: LocalFeatures) -> Any:
         """Prepared features; kept under ``key``, if it is not None, until the cache is full."""
         for field in sorted(self.plugin.cls.requires):
@@ -77,10 +90,10 @@ class Preparer:
         value = self._call.prepare(features)
         if key is None:
             return value
-        size = features.descriptors.nbytes + features.keypoints.nbytes
+        size = 4 * (features.descriptors.size + features.keypoints.size)  # prepared as float32
         self._cache[key] = (value, size)
         self._bytes += size
-        while self._bytes > _CACHE_BYTES and len(self._cache) > 2 * _CALL:
+        while self._bytes > _CACHE_BYTES and len(self._cache) > 1:
             self._bytes -= self._cache.popitem(last=False)[1][1]
         return value
 
@@ -109,12 +122,43 @@ class Preparer:
         return found
 
 
-def _matched(matcher: Preparer, features: Features, todo: list[PairKey]) -> Iterator[tuple[PairKey, Matches]]:
-    def prepared(key: Any) -> Any:
-        found = matcher.cached(key)
-        return found if found is not None else matcher.prepared(key, features.store.get(key))
+def in_blocks(pairs: Sequence[PairKey], count: Callable[[ItemKey], int]) -> list[list[PairKey]]:
+    """Pairs in an order in which few images have to be at hand, and neighbours are of similar size.
 
-    for start in range(0, len(todo), _CALL):
-        keys = todo[start : start + _CALL]
-        found = matcher.match([(prepared(key.first), prepared(key.second)) for key in keys])
-        yield from zip(keys, found, strict=True)
+    The first images of a block have few enough keypoints to stay prepared; the second images come one
+    after another, each with all of its pairs. So a block reads an image once; all pairs of 1000 images of
+    2048 keypoints read an image 4.4 times on average.
+
+    Args:
+        pairs: in any order.
+        count: keypoints of an image.
+    """
+    images = sorted(
+        {image for pair in pairs for image in pair}, key=lambda image: (padded(count(image)), image)
+    )
+    rank = {image: number for number, image in enumerate(images)}
+    block, size, block_of = 0, 0, {}
+    for image in sorted({pair.first for pair in pairs}, key=rank.__getitem__):
+        own = max(count(image), _LEAST_KEYPOINTS)
+        if size and size + own > _BLOCK_KEYPOINTS:
+            block, size = block + 1, 0
+        block_of[image] = block
+        size += own
+    ordered = sorted(pairs, key=lambda pair: (block_of[pair.first], rank[pair.second], rank[pair.first]))
+    return [list(group) for _, group in groupby(ordered, key=lambda pair: block_of[pair.first])]
+
+
+def _matched(matcher: Preparer, features: Features, todo: list[PairKey]) -> Iterator[tuple[PairKey, Matches]]:
+    """Matches of all pairs, block by block; what no pair needs any more is let go."""
+    for block in in_blocks(todo, features.store.count):
+        left = Counter(image for pair in block for image in pair)
+        ready: dict[ItemKey, Any] = {}
+        for start in range(0, len(block), matcher.pairs_at_once):
+            keys = block[start : start + matcher.pairs_at_once]
+            for image in dict.fromkeys(image for key in keys for image in key):
+                if image not in ready:
+                    ready[image] = matcher.prepared(None, features.store.get(image))
+            found = matcher.match([(ready[key.first], ready[key.second]) for key in keys])
+            left.subtract(image for key in keys for image in key)
+            ready = {image: value for image, value in ready.items() if left[image]}
+            yield from zip(keys, found, strict=True)
