@@ -21,6 +21,8 @@ SHARED = Path(os.environ.get("LOC_SHARED", ROOT.parent / "shared"))
 def shared() -> Path:
     """Folder of real photo sets and fixtures; absent in a user's clone, required in CI."""
     if not SHARED.is_dir():
+        if os.environ.get("LOC_CI"):
+            pytest.fail(f"there is no shared data folder at {SHARED}")
         pytest.skip(f"needs the shared data folder at {SHARED} (set LOC_SHARED)")
     return SHARED
 

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from loc.conventions import PixelOrigin
 from loc.errors import ContractError
-from loc.nets.kornia import features_of, import_kornia
+from loc.nets.kornia import import_kornia
+from loc.nets.ranked import ranked_features
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.types import LocalFeatures
 from loc.weights.files import locate
@@ -90,6 +91,6 @@ class Aliked:
         with torch.inference_mode():
             found = self._net(images)
         return [
-            features_of(each.keypoints, each.keypoint_scores, each.descriptors, wh, self.noise_px)
+            ranked_features(each.keypoints, each.keypoint_scores, each.descriptors, wh, self.noise_px)
             for each in found
         ]

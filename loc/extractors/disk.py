@@ -11,7 +11,8 @@ from pydantic import Field
 
 from loc.conventions import PixelOrigin
 from loc.errors import ContractError
-from loc.nets.kornia import features_of, import_kornia
+from loc.nets.kornia import import_kornia
+from loc.nets.ranked import ranked_features
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.types import LocalFeatures
 from loc.weights.files import locate
@@ -80,6 +81,6 @@ class Disk:
             )
         wh = (images.shape[3], images.shape[2])
         return [
-            features_of(each.keypoints, each.detection_scores, each.descriptors, wh, self.noise_px)
+            ranked_features(each.keypoints, each.detection_scores, each.descriptors, wh, self.noise_px)
             for each in found
         ]

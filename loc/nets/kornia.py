@@ -1,16 +1,10 @@
-"""What the plug-ins whose networks are kornia's share."""
+"""The networks that are kornia's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from loc.errors import PluginError
-from loc.types import LocalFeatures
-
-if TYPE_CHECKING:
-    import torch
 
 
 def import_kornia(plugin: str, name: str) -> Any:
@@ -32,22 +26,3 @@ def import_kornia(plugin: str, name: str) -> Any:
             "pip install 'kornia>=0.9' (Python 3.11 or newer)",
         )
     return found
-
-
-def features_of(
-    keypoints: torch.Tensor,
-    scores: torch.Tensor,
-    descriptors: torch.Tensor,
-    image_wh: tuple[int, int],
-    noise_px: float,
-) -> LocalFeatures:
-    """Tensors of one image as features, best score first (equal scores in the order given)."""
-    values = scores.float().cpu().numpy()
-    order = np.argsort(-values, kind="stable")
-    return LocalFeatures(
-        keypoints=np.ascontiguousarray(keypoints.float().cpu().numpy()[order]),
-        scores=values[order],
-        descriptors=np.ascontiguousarray(descriptors.float().cpu().numpy()[order]),
-        image_wh=image_wh,
-        noise_px=noise_px,
-    )
