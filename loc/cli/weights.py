@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loc.cli.console import Json, print_json, print_line, print_rows
+from loc.cli.weights_convert import convert
 
 if TYPE_CHECKING:
     from loc.weights.card import WeightFile
@@ -17,11 +18,14 @@ Names = Annotated[list[str] | None, typer.Argument(help="Plug-ins or file names;
 
 def register(app: typer.Typer) -> None:
     """Add ``loc weights``."""
-    weights = typer.Typer(no_args_is_help=True, help="Weights of plug-ins: list, fetch, verify, path.")
+    weights = typer.Typer(
+        no_args_is_help=True, help="Weights of plug-ins: list, fetch, verify, path, convert."
+    )
     weights.command("list")(list_weights)
     weights.command()(fetch)
     weights.command()(verify)
     weights.command()(path)
+    weights.command()(convert)
     app.add_typer(weights, name="weights")
 
 

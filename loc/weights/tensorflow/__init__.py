@@ -1,0 +1,1 @@
+"""Reading what TensorFlow wrote (bundles, graphs, DELF's protocol buffers) without TensorFlow."""

@@ -1,0 +1,186 @@
+"""A DELF or DELG graph of TF-Slim, read from its outputs down to the image: every fact that it holds.
+
+The network stands twice in such a graph, before the loop over image scales and in it. Both are read, layer
+by layer, and must agree. Whatever can differ between releases becomes a fact of the converted file; what
+would be another network is an error that names the node.
+H. Noh et al., DELF, ICCV 2017; B. Cao et al., DELG, ECCV 2020; tensorflow/models research/delf.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loc.errors import WeightsError
+from loc.weights.tensorflow.graph import Graph, Node
+from loc.weights.tensorflow.trunk import ADDITIONS, Reading, TrunkReader, short
+
+#: Units of the four blocks.
+UNITS = {"resnet_v1_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3)}
+_SUPPRESSIONS = tuple(f"NonMaxSuppression{version}" for version in ("", "V2", "V3", "V4"))
+
+
+class SlimGraph(TrunkReader):
+    """Reads one graph; see :func:`read_graph`."""
+
+    def read(self) -> Reading:
+        """Facts and variables of the whole graph."""
+        local = "features" in self.graph
+        overall = "global_descriptors" in self.graph
+        if not local and not overall:
+            raise WeightsError(
+                f"{self.graph.path} has none of the outputs 'features' and 'global_descriptors'",
+                "it is no DELF or DELG model",
+            )
+        maps: list[Node] = []
+        if local:
+            maps = self._attention()
+            self._selection(maps)
+        if overall:
+            self._pooling()
+        kind = "delg" if overall and local else ("global" if overall else "delf")
+        facts = {key: value for key, (value, _) in sorted(self._said.items())}
+        layers = {key[6:]: facts.pop(key) for key in list(facts) if key.startswith("layer:")}
+        self.found.facts = {"kind": kind, "layers": layers, **facts}
+        self._check_units()
+        return self.found
+
+    # Heads -------------------------------------------------------------------------------------------
+
+    def _attention(self) -> list[Node]:
+        """Attention heads, from their softplus down to the trunk; returns the maps of the features."""
+        ends = [node for node in self.graph.upstream(["scores"], _never) if node.op == "Softplus"]
+        if not ends:
+            self.graph.refuse(self.graph.node("scores"), "does not depend on a softplus")
+        maps = []
+        for end in ends:
+            below = self._biased("attention.conv2", self.graph.source(end, 0))
+            below = self._normalized("attention.conv1", self.graph.expect(below, "Relu"))
+            if self._is_unit(below):
+                self._note("attention_input", "trunk", end)
+                maps.append(below)
+                self._trunk(below, "block3")
+                continue
+            self._note("attention_input", "autoencoder", end)
+            reduced = self._biased("autoencoder.conv2", self.graph.source(self._relu(below), 0))
+            trunk = self._biased("autoencoder.conv1", reduced)
+            maps.append(reduced)
+            self._trunk(trunk, "block3")
+        return maps
+
+    def _selection(self, maps: list[Node]) -> None:
+        """What follows the maps: boxes, threshold, suppression."""
+        graph, borders = self.graph, {node.name for node in maps}
+
+        def stop(node: Node) -> bool:
+            return node.name in borders or node.op == "Softplus" or node.op in _SUPPRESSIONS
+
+        seen = {node.name for node in graph.upstream(["features"], stop)}
+        if not borders <= seen:
+            graph.refuse(graph.node("features"), f"does not come from {sorted(borders - seen)[0]!r}")
+        self._boxes(list(graph.upstream(["boxes"], stop)))
+        nodes = list(graph.upstream(["boxes", "scores"], lambda node: node.op == "Softplus"))
+        compared = [node for node in nodes if node.op in ("Greater", "GreaterEqual", "Less", "LessEqual")]
+        for node in compared:
+            if graph.source(node, 1).name == "input_abs_thres":
+                graph.expect(node, "GreaterEqual")
+        suppressions = [node for node in nodes if node.op in _SUPPRESSIONS]
+        if not suppressions:
+            graph.refuse(graph.node("boxes"), "depends on no NonMaxSuppression")
+        for node in suppressions:
+            by_input = node.op != "NonMaxSuppression"
+            iou = self._number(graph.source(node, 3)) if by_input else node.number("iou_threshold", 0.5)
+            self._note("nms_iou", short(iou), node)
+            if len(node.inputs) > 4 and self._number(graph.source(node, 4)) > np.finfo(np.float32).min:
+                graph.refuse(graph.source(node, 4), "sets a second threshold of scores")
+
+    def _boxes(self, nodes: list[Node]) -> None:
+        """Constants of the receptive field: ``stride * (y, x, y, x) + offsets``."""
+        found = False
+        for node in nodes:
+            if node.op not in ADDITIONS:
+                continue
+            sides = [self.graph.source(node, position) for position in (0, 1)]
+            for offsets, cells in (sides, sides[::-1]):
+                if offsets.op != "Const" or cells.op != "Mul":
+                    continue
+                values = self.graph.constant(offsets)
+                if values.shape != (4,):
+                    continue
+                factors = [self.graph.source(cells, position) for position in (0, 1)]
+                stride = [self._number(each) for each in factors if each.op == "Const"]
+                if len(stride) != 1 or values[0] != values[1] or values[2] != values[3]:
+                    self.graph.refuse(node, "computes boxes in an unknown way")
+                self._note("box_stride", stride[0], cells)
+                self._note("box_offsets", [float(values[0]), float(values[2])], offsets)
+                found = True
+        if not found:
+            self.graph.refuse(self.graph.node("boxes"), "depends on no constants of a receptive field")
+
+    def _pooling(self) -> None:
+        """Global heads: whitening, generalized mean, trunk."""
+
+        def stop(node: Node) -> bool:
+            return node.op in ("MatMul", "Conv2D")
+
+        graph = self.graph
+        ends = [node for node in graph.upstream(["global_descriptors"], stop) if stop(node)]
+        if not ends:
+            graph.refuse(graph.node("global_descriptors"), "depends on no whitening layer")
+        biases = [node for node in graph.upstream(["global_descriptors"], stop) if node.op == "BiasAdd"]
+        for end in ends:
+            above = [each for each in biases if self._reshaped(graph.source(each, 0)) is end]
+            if len(above) != 1:
+                graph.refuse(end, "is a whitening without a bias")
+            self._keep("whitening.weight", graph.source(end, 1), end)
+            self._keep("whitening.bias", graph.source(above[0], 1), above[0])
+            if end.op == "MatMul" and (
+                end.flag("transpose_a", default=False) or end.flag("transpose_b", default=False)
+            ):
+                graph.refuse(end, "multiplies a transposed matrix")
+            root = graph.expect(self._reshaped(graph.source(end, 0)), "Pow")
+            mean = graph.expect(self._reshaped(graph.source(root, 0)), "Mean")
+            axes = sorted(graph.constant(graph.source(mean, 1)).ravel().tolist())
+            if axes != [1, 2]:
+                graph.refuse(mean, f"averages over the axes {axes}, expected rows and columns")
+            power = graph.expect(graph.source(mean, 0), "Pow")
+            clamp = graph.expect(graph.source(power, 0), "Maximum")
+            exponent, inverse = self._number(graph.source(power, 1)), self._number(graph.source(root, 1))
+            if abs(exponent * inverse - 1) > 1e-6:
+                graph.refuse(root, f"takes the power {inverse:g} of a mean of powers {exponent:g}")
+            self._note("gem_power", exponent, power)
+            self._note("gem_least", self._number(graph.source(clamp, 1)), clamp)
+            self._trunk(graph.source(clamp, 0), "block4")
+
+    def _check_units(self) -> None:
+        backbone = self.found.facts.get("backbone", "")
+        if backbone not in UNITS:
+            raise WeightsError(
+                f"{self.graph.path} is built on {backbone!r}", f"known are {', '.join(sorted(UNITS))}"
+            )
+        blocks = 3 if self.found.facts["kind"] == "delf" else 4
+        expected = {
+            f"block{block}.{unit}"
+            for block, units in enumerate(UNITS[backbone][:blocks], start=1)
+            for unit in range(units)
+        }
+        got = {name.rpartition(".conv")[0] for name in self.found.facts["layers"] if name.startswith("block")}
+        got = {name.removesuffix(".shortcut") for name in got}
+        if got != expected:
+            raise WeightsError(
+                f"{self.graph.path}: the network has other units than {backbone}:"
+                f" missing {sorted(expected - got)}, unknown {sorted(got - expected)}",
+                "is it another release?",
+            )
+
+
+def read_graph(graph: Graph) -> Reading:
+    """Facts and variables of a DELF, DELG or global-only model.
+
+    Raises:
+        WeightsError: naming the node at which the graph is another network than these.
+    """
+    return SlimGraph(graph).read()
+
+
+def _never(_: Node) -> bool:
+    return False
