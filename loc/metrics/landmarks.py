@@ -95,7 +95,7 @@ def mean_precisions(
 def first_hits(
     predictions: Mapping[str, Sequence[str]], truth: Mapping[str, Collection[str]]
 ) -> tuple[float, float]:
-    """Mean and median position (from 1) of the first right image; ``NOT_FOUND`` if none is in the first 100."""
+    """Mean and median position (from 1) of the first right image; ``NOT_FOUND``: none in the first 100."""
     _check_known(predictions, truth)
     positions = []
     for query, relevant in truth.items():
