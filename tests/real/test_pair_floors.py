@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
