@@ -34,6 +34,9 @@ def run_digest(workdir: Path) -> dict[str, str]:
     if "features" in record:
         items = {name: ItemKey(name, content) for name, content in record["features"]["items"].items()}
         out["features"] = FeatureStore(workdir / record["features"]["folder"]).digest(items.values())
+    if "keypoints" in record:  # what matches refer to where a matcher finds its own points
+        items = {name: ItemKey(name, content) for name, content in record["keypoints"]["items"].items()}
+        out["keypoints"] = FeatureStore(workdir / record["keypoints"]["folder"]).digest(items.values())
     if "globals" in record:
         keys = [ItemKey(name, content) for name, content in record["globals"]["items"].items()]
         out["globals"] = GlobalStore(workdir / record["globals"]["folder"]).digest(keys)

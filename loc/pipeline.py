@@ -22,6 +22,7 @@ from loc.record import Record, run_log
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle
 from loc.stages.artefacts import Features, Globals, Matched, PairList
+from loc.stages.correspond import features_block, match_images
 from loc.stages.evaluate import Report, evaluate
 from loc.stages.extract import extract_features, extract_globals
 from loc.stages.localize import Poses, localize
@@ -64,6 +65,7 @@ def run(
     workdir, runtime = Path(workdir), runtime or Runtime()
     scene = load_scene(config.scene)
     with run_log(workdir, config), Record(workdir, config, scene) as record:
+        config = config.model_copy(update={"features": features_block(config, scene)})
         line = _Line(config, scene, record, {"workdir": workdir, "runtime": runtime})
         made = Run(workdir, scene, seconds=record.seconds)
         if scene.queries and until in ("poses", "report") and (why := no_generator("query", config.pairs)):
@@ -76,6 +78,7 @@ def run(
         matches = line.match(features, pairs)
         if until == "matches":
             return replace(made, features=features, matches=matches)
+        frozen = matches.keypoints
         bundle = line.map(features, globals_, pairs, matches)
         made = replace(made, features=features, matches=matches, bundle=bundle)
         if until == "map":
@@ -83,7 +86,7 @@ def run(
 
         features, globals_ = line.describe(scene.images)
         pairs = line.pairs("query", features, globals_, among=bundle.registered)
-        matches = line.match(features, pairs)
+        matches = line.match(features, pairs, frozen)
         poses = line.localize(bundle, features, pairs, matches)
         made = replace(made, features=features, query_matches=matches, poses=poses)
         return made if until == "poses" else replace(made, report=line.report(bundle, poses, pairs))
@@ -139,10 +142,21 @@ class _Line:
         self.record.paired(role, pairs)
         return pairs
 
-    def match(self, features: Features, pairs: PairList) -> Matched:
+    def match(self, features: Features, pairs: PairList, frozen: Features | None = None) -> Matched:
+        """Of map pairs, or of query pairs with the keypoints of the map that they may not change."""
         plugin = self.plugin("matcher", features.plugin)
         with self.record.timed("matches"):
-            matches = match_pairs(features, pairs.pairs, plugin=plugin, **self.where)
+            if plugin.reads_images:
+                matches = match_images(
+                    features,
+                    pairs.pairs,
+                    images=self.scene.images,
+                    plugin=plugin,
+                    frozen=frozen,
+                    **self.where,
+                )
+            else:
+                matches = match_pairs(features, pairs.pairs, plugin=plugin, **self.where)
         self.record.matched(matches)
         return matches
 

@@ -24,7 +24,8 @@ from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.runtime.images import image_header
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle, is_map
-from loc.stages.artefacts import Features, Globals, Matched, PairList
+from loc.stages.artefacts import Features, Globals, Matched, Pair, PairList
+from loc.stages.correspond import correspondence_store, features_block, match_images, plan_images
 from loc.stages.extract import (
     content_keys,
     extract_features,
@@ -44,6 +45,7 @@ from loc.stages.pairs import (
     predict_pairs,
     read_pair_list,
 )
+from loc.stores.correspondences import CorrespondenceStore
 from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.files import read_json
 from loc.stores.fingerprint import fingerprint
@@ -118,7 +120,9 @@ def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime 
     """Predict every stage of ``loc run config -o workdir``; writes nothing into ``workdir``."""
     runtime = runtime or Runtime()
     scene = load_scene(config.scene)
-    extractor = resolve_block("features", config.features).ready(runtime.torch_device, fetch=False)
+    extractor = resolve_block("features", features_block(config, scene)).ready(
+        runtime.torch_device, fetch=False
+    )
     matcher = resolve_block("matcher", config.matcher).for_features(extractor)
     matcher = matcher.ready(runtime.torch_device, fetch=False)
     if not extractor.is_here or not matcher.is_here:
@@ -139,8 +143,7 @@ def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime 
         map_pairs, query_pairs = (
             predict_pairs(role, config.pairs, scene, set(keys)) for role in ("map", "query")
         )
-        folder = match_folder(matcher, artefact, workdir)
-        done = MatchStore(folder, match_fields(matcher, artefact))
+        done = _match_store(matcher, artefact, workdir)
         pairs = map_pairs.count + query_pairs.count
         steps += [
             walked.step("pairs map", map_pairs.count, exact=map_pairs.exact, nbytes=0.0),
@@ -182,6 +185,7 @@ class _Walk:
         if pairs is None:
             return
         matched = self._matched(db, pairs)
+        frozen = matched.keypoints
         scene = replace(self.scene, images=self.scene.db)
         try:
             fields = planned_map(scene, db, pairs, matched, self.config.map)
@@ -195,7 +199,7 @@ class _Walk:
         globals_ = self._globals(self.features)
         pairs = self._pairs("query", self.features, globals_, among=bundle.registered)
         if pairs is not None:
-            matched = self._matched(self.features, pairs)
+            matched = self._matched(self.features, pairs, frozen)
             options = self.config.localize
             fields = pose_fields(self.scene, bundle, self.features, pairs, matched, options)
             self._look("poses", self.workdir / "poses" / fingerprint(fields), fields)
@@ -236,11 +240,23 @@ class _Walk:
         folder = pairs_folder(role, fields, self.workdir)
         return read_pair_list(folder) if self._look(f"pairs {role}", folder, fields) else None
 
-    def _matched(self, features: Features, pairs: PairList) -> Matched:
+    def _matched(self, features: Features, pairs: PairList, frozen: Features | None = None) -> Matched:
+        if self.matcher.reads_images:
+            where: dict[str, Any] = {"workdir": self.workdir, "frozen": frozen}
+            return plan_images(features, pairs.pairs, plugin=self.matcher, **where).matched
         folder = match_folder(self.matcher, features, self.workdir)
         store = MatchStore(folder, match_fields(self.matcher, features))
         keys = {(a, b): PairKey(features.keys[a], features.keys[b]) for a, b in pairs.pairs}
         return Matched(store, keys, features, self.matcher)
+
+
+def _match_store(
+    matcher: ResolvedPlugin, features: Features, workdir: Path
+) -> MatchStore | CorrespondenceStore:
+    """The store that takes long to fill."""
+    if matcher.reads_images:
+        return correspondence_store(matcher, workdir)
+    return MatchStore(match_folder(matcher, features, workdir), match_fields(matcher, features))
 
 
 def explain(store: PartStore[Any, Any]) -> str:
@@ -310,7 +326,9 @@ def _globals_bytes(config: RunConfig, images: int) -> float:
     return float(images * (4.0 * dimension + 3000))
 
 
-def _matches_step(store: MatchStore, keys: dict[str, Any], pairs: int, exact: bool, rates: _Rates) -> Step:
+def _matches_step(
+    store: MatchStore | CorrespondenceStore, keys: dict[str, Any], pairs: int, exact: bool, rates: _Rates
+) -> Step:
     current = set(keys.values())
     there = [key for key in store.keys() if key.first in current and key.second in current]  # noqa: SIM118
     done = min(len(there), pairs)
@@ -373,12 +391,19 @@ def _sampled(
         features = extract_features(chosen, plugin=extractor, workdir=Path(folder), runtime=alone)
         spent = time.perf_counter() - started
         pixels = _pixels(chosen, extractor).sum()
-        keypoints = sum(features.count(name) for name in features.keys)
         names = sorted(features.keys)
         pairs = list(combinations(names, 2))[:10]
-        matched = match_pairs(features, pairs[:1], plugin=matcher, workdir=Path(folder), runtime=alone)
+
+        def match(some: list[Pair]) -> Matched:
+            where: dict[str, Any] = {"plugin": matcher, "workdir": Path(folder), "runtime": alone}
+            if matcher.reads_images:
+                return match_images(features, some, images=chosen, **where)
+            return match_pairs(features, some, **where)
+
+        match(pairs[:1])
         started = time.perf_counter()
-        matched = match_pairs(features, pairs, plugin=matcher, workdir=Path(folder), runtime=alone)
+        matched = match(pairs)
+        keypoints = sum(matched.keypoints.count(name) for name in names)
         matching = time.perf_counter() - started
         count = sum(matched.count(pair) for pair in pairs)
         yield _Rates(

@@ -77,6 +77,11 @@ class Record:
 
     def matched(self, matches: Matched) -> None:
         self.data["matches"] = self._relative(matches.store.folder)
+        keypoints = matches.keypoints
+        folder = self._relative(keypoints.store.folder)
+        if folder != self.data["features"]["folder"]:  # those of a matcher that finds its own points
+            known = self.data.setdefault("keypoints", {"folder": folder, "items": {}})
+            known["items"].update({name: key.content for name, key in sorted(keypoints.keys.items())})
 
     def mapped(self, bundle: MapBundle) -> None:
         self.data["map"] = self._relative(bundle.folder)

@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 
 from loc.config import RunConfig, section_models, suggest, type_name
 from loc.errors import ConfigError, LocError
-from loc.plugins.blocks import SECTIONS, StageOptions, configs_folder, presets
+from loc.plugins.blocks import SECTIONS, configs_folder, presets, stage_model
 from loc.plugins.registry import list_plugins, load_plugin
 from loc.plugins.standing import UNVERIFIED, commercial_ok, commercial_use, unverified_files
 
@@ -91,8 +91,9 @@ def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:
     info = infos[0]
     cls = load_plugin(info.kind, name)
     models: list[type[BaseModel]] = [cls.Config]
-    if info.kind == "extractor" or getattr(cls, "source", None) == "image":
-        models.append(StageOptions)
+    stage = stage_model(info.kind, cls)
+    if stage is not None:
+        models.append(stage)
     options = _options(models)
     data = {
         "name": name,

@@ -95,7 +95,7 @@ class RunConfig(Section):
     """Everything that changes the numbers of a run; device and workers live in ``Runtime``."""
 
     scene: SceneConfig = SceneConfig()
-    features: Block | str = "sift"
+    features: Block | str | None = "sift"
     globals: Block | str | None = "vlad"
     matcher: Block | str = "nearest"
     pairs: tuple[PairsConfig, ...] = (AutoPairs(),)

@@ -108,13 +108,19 @@ class _Writer:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # px, of the images with features
 
     @property
+    def _described(self) -> dict[str, Any]:
+        """What matches refer to: the features, or the keypoints of a matcher that finds its own points."""
+        found: dict[str, Any] = self.record.get("keypoints", self.record["features"])
+        return found
+
+    @property
     def items(self) -> dict[str, ItemKey]:
-        listed = self.record["features"]["items"]
+        listed = self._described["items"]
         return {name: ItemKey(name, content) for name, content in sorted(listed.items())}
 
     def nbytes(self, pairs: dict[str, list[Pair]]) -> float:
         """About what will be written: `matches0` and its scores are dense, the rest is as in the stores."""
-        features = FeatureStore(self.run / self.record["features"]["folder"])
+        features = FeatureStore(self.run / self._described["folder"])
         items = self.items
         # uint8 descriptors grow to float16; the store may hold other images too.
         total = 2.0 * features.nbytes * len(items) / max(1, len(features)) + _PAIR_BYTES * len(items)
@@ -131,7 +137,7 @@ class _Writer:
         return total
 
     def features(self) -> None:
-        store = FeatureStore(self.run / self.record["features"]["folder"])
+        store = FeatureStore(self.run / self._described["folder"])
         with h5py.File(self.folder / FEATURES, "w", locking=False) as file:
             for name, key in self.items.items():
                 found = store.get(key)
@@ -147,6 +153,8 @@ class _Writer:
         listed = self.record["globals"]["items"]
         with h5py.File(self.folder / GLOBALS, "w", locking=False) as file:
             for name, content in sorted(listed.items()):
+                if name not in self.sizes:  # a run that stopped before it had the queries' keypoints
+                    continue
                 group = file.create_group(name)
                 group.create_dataset("global_descriptor", data=store.get(ItemKey(name, content)))
                 group.create_dataset("image_size", data=np.array(self.sizes[name], np.int64))
@@ -154,7 +162,7 @@ class _Writer:
         self.out.items[GLOBALS] = len(listed)
 
     def matches(self, pairs: list[Pair]) -> None:
-        features = FeatureStore(self.run / self.record["features"]["folder"])
+        features = FeatureStore(self.run / self._described["folder"])
         store = MatchStore(self.run / self.record["matches"])
         items, lost = self.items, 0
         keys = {PairKey(items[first], items[second]): None for first, second in pairs}

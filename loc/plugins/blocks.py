@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from loc.config import Block, RunConfig, apply_overrides, read_yaml, suggest, validate
 from loc.errors import ConfigError, LocError, PluginError
+from loc.plugins.photos import Photos
 from loc.plugins.precision import resolve_precision
 from loc.plugins.protocols import Kind, PluginConfig
 from loc.plugins.registry import list_plugins, load_plugin
@@ -75,6 +76,11 @@ class ResolvedPlugin:
         return replace(self, config=self.cls.for_features(self.config, extractor.name))
 
     @property
+    def reads_images(self) -> bool:
+        """Whether it is a matcher that finds its own points."""
+        return self.kind == "matcher" and reads_images(self.cls)
+
+    @property
     def is_here(self) -> bool:
         """Whether all of its weights are on this machine."""
         return all(find(file) is not None for file in self.weights)
@@ -105,6 +111,27 @@ class StageOptions(PluginConfig):
     resize_max: int | None = 1600
 
 
+class DenseOptions(StageOptions):
+    """Options of every matcher that finds its own points, handled by :mod:`loc.stages.correspond`."""
+
+    max_keypoints: int = Field(8192, ge=1, description="most shared keypoints of an image")
+    spacing_px: float | None = Field(
+        None, gt=0, description="between shared keypoints, px of the stored image; null: the matcher's own"
+    )
+
+
+def stage_model(kind: Kind, cls: Any) -> type[StageOptions] | None:
+    """The options of a plug-in that others than itself act on; None for one that sees no pixels."""
+    if kind == "matcher":
+        return DenseOptions if reads_images(cls) else None
+    return StageOptions if kind == "extractor" or cls.source == "image" else None
+
+
+def reads_images(cls: Any) -> bool:
+    """Whether a matcher finds its own points in the images (:class:`loc.plugins.protocols.DenseMatcher`)."""
+    return "images" in getattr(cls, "requires", ())
+
+
 def configs_folder() -> Path:
     """Folder of the shipped configs: inside the wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -117,10 +144,15 @@ def presets(section: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((configs_folder() / section).glob("*.yaml"))}
 
 
-def resolve_block(section: str, block: Block | str, *, source: str = "") -> ResolvedPlugin:
-    """Validate one plug-in block; a preset's options come first, then the block's own."""
+def resolve_block(section: str, block: Block | str | None, *, source: str = "") -> ResolvedPlugin:
+    """Validate one plug-in block; a preset's options come first, then the block's own.
+
+    ``features: null`` is a block too: of the plug-in that only looks whether photos can be read.
+    """
     kind = SECTIONS[section]
-    block = {"use": block} if isinstance(block, str) else dict(block)
+    if block is None and section == "features":
+        return ResolvedPlugin(kind, "photos", Photos, Photos.Config(), dict(Photos.stage_defaults))
+    block = {"use": block} if isinstance(block, str) else dict(block or {})
     name = block.pop("use", None)
     if not isinstance(name, str):
         raise ConfigError(f"{section} needs `use:` with the name of a plug-in", "see: loc plugins")
@@ -136,23 +168,21 @@ def resolve_block(section: str, block: Block | str, *, source: str = "") -> Reso
             f"{suggest(name, sorted(registered | set(known)))}   see: loc plugins",
         )
     cls = load_plugin(kind, name)
-    looks_at_pixels = kind == "extractor" or getattr(cls, "source", None) == "image"
-    stage_fields = StageOptions.model_fields if looks_at_pixels else {}
+    stage_cls = stage_model(kind, cls)
+    stage_fields = {} if stage_cls is None else stage_cls.model_fields
     own = {key: value for key, value in block.items() if key not in stage_fields}
     merged = create_model(  # so that "did you mean" also offers the runtime's options
         cls.Config.__name__,
-        __base__=(cls.Config, StageOptions) if looks_at_pixels else cls.Config,
+        __base__=cls.Config if stage_cls is None else (cls.Config, stage_cls),
     )
     validate(merged, block, where=section, source=source, hint=f"loc plugins {name}")
-    stage = StageOptions.model_validate(
-        getattr(cls, "stage_defaults", {}) | {key: block[key] for key in stage_fields if key in block}
-    )
+    chosen = getattr(cls, "stage_defaults", {}) | {key: block[key] for key in stage_fields if key in block}
     return ResolvedPlugin(
         kind=kind,
         name=name,
         cls=cls,
         config=cls.Config.model_validate(own),
-        stage_options=stage.model_dump(mode="json") if looks_at_pixels else {},
+        stage_options={} if stage_cls is None else stage_cls.model_validate(chosen).model_dump(mode="json"),
     )
 
 
@@ -183,11 +213,30 @@ def load_config(
         source, data = str(file), read_yaml(file)
     data = apply_overrides(data, overrides or {})
     config = validate(RunConfig, data, where="", source=source, hint="loc plugins config")
-    for section in SECTIONS:
-        block = getattr(config, section)
-        if block is not None:
-            resolve_block(section, block, source=source)
+    plugins = {
+        section: resolve_block(section, getattr(config, section), source=source)
+        for section in SECTIONS
+        if section == "features" or getattr(config, section) is not None
+    }
+    if config.features is None:
+        _check_without_features(plugins, source)
     return config
+
+
+def _check_without_features(plugins: dict[str, ResolvedPlugin], source: str) -> None:
+    """Raise where something reads the local features that ``features: null`` does not give."""
+    at = f" ({source})" if source else ""
+    matcher, globals_ = plugins["matcher"], plugins.get("globals")
+    if not reads_images(matcher.cls):
+        raise ConfigError(
+            f"features: null{at}, but matcher {matcher.name} reads {', '.join(sorted(matcher.cls.requires))}",
+            "name features, e.g. features=sift, or a matcher that finds its own points, e.g. matcher=loftr",
+        )
+    if globals_ is not None and globals_.cls.source == "features":
+        raise ConfigError(
+            f"features: null{at}, but globals {globals_.name} describes an image by its local features",
+            "set globals=null (pairs without retrieval), or name features: they then serve retrieval alone",
+        )
 
 
 __all__ = ["ResolvedPlugin", "configs_folder", "load_config", "presets", "resolve_block"]

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loc.conventions import PixelOrigin
-from loc.types import LocalFeatures, Matches
+from loc.types import Correspondences, LocalFeatures, Matches
 from loc.weights.card import WeightFile
 
 Kind = Literal["extractor", "global", "matcher"]
@@ -121,4 +121,42 @@ class Matcher(Plugin, Protocol):
     def __call__(self, pairs: Sequence[tuple[Any, Any]]) -> list[Matches]: ...
 
 
-__all__ = ["Extractor", "GlobalExtractor", "Kind", "Matcher", "Plugin", "PluginConfig", "WeightFile"]
+@runtime_checkable
+class DenseMatcher(Plugin, Protocol):
+    """Correspondences of a list of image pairs, from pixels: a matcher that finds its own points.
+
+    Registered as a matcher; ``requires`` is ``frozenset({"images"})``. ``prepare`` is called once per
+    image with float32 ``(c, h, w)`` in [0, 1], upright, a ``torch.Tensor`` on ``device``, and its result
+    handed to every pair the image is in (run the backbone there). ``__call__`` gets pairs of what
+    ``prepare`` returned, of any two sizes, and returns one :class:`Correspondences` per pair: px of *these*
+    images in the declared ``pixel_origin``. Results must not depend on how pairs are grouped into calls.
+
+    Reading, resizing (``stage_defaults = {"resize_max": …}``) and carrying points to the stored image
+    are the runtime's; making keypoints that pairs share is :mod:`loc.stages.correspond`'s. A class may
+    say in ``noise_px`` how exact its points are, px of the images it is shown (default 1).
+    """
+
+    requires: ClassVar[frozenset[str]]
+    pixel_origin: ClassVar[PixelOrigin]
+    color: ClassVar[Literal["rgb", "gray"]]
+    #: Images with a shorter side, px, have no correspondences and are never shown to the plug-in.
+    min_side: ClassVar[int]
+    weights: ClassVar[tuple[WeightFile, ...]]
+
+    def __init__(self, config: Any, *, device: str, dtype: str) -> None: ...
+
+    def prepare(self, image: Any) -> Any: ...
+
+    def __call__(self, pairs: Sequence[tuple[Any, Any]]) -> list[Correspondences]: ...
+
+
+__all__ = [
+    "DenseMatcher",
+    "Extractor",
+    "GlobalExtractor",
+    "Kind",
+    "Matcher",
+    "Plugin",
+    "PluginConfig",
+    "WeightFile",
+]

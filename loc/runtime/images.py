@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from loc.conventions import (
     PixelOrigin,
@@ -171,19 +171,14 @@ def features_to_stored(
             f"keypoints refer to an image of {features.image_wh}, but the plug-in was shown {resized_wh}",
             "image_wh is (width, height) of the tensor the plug-in was given",
         )
-    xy = features.keypoints.astype(np.float64)
-    if pixel_origin == "center":
-        xy = corner_from_center(xy)
-    inside = ((xy >= 0) & (xy <= np.asarray(resized_wh))).all(axis=1)
+    xy, inside = xy_to_stored(features.keypoints, photo, resized_wh, pixel_origin)
     features, xy = features.select(inside), xy[inside]
     upright = upright_wh(photo.stored_wh, photo.exif_orientation)
-    xy = rescale_xy(xy, from_wh=resized_wh, to_wh=upright)
-    xy = stored_from_upright_xy(xy, stored_wh=photo.stored_wh, exif_orientation=photo.exif_orientation)
     factor = np.float32((upright[0] / resized_wh[0] + upright[1] / resized_wh[1]) / 2)
     angles = features.orientations_rad
     return replace(
         features,
-        keypoints=np.clip(xy, 0, np.asarray(photo.stored_wh)).astype(np.float32),
+        keypoints=xy,
         image_wh=photo.stored_wh,
         scales=None if features.scales is None else features.scales * factor,
         orientations_rad=None
@@ -191,6 +186,23 @@ def features_to_stored(
         else stored_from_upright_angle(angles, photo.exif_orientation).astype(np.float32),
         noise_px=features.noise_px * float(factor),
     )
+
+
+def xy_to_stored(
+    xy: Float32[Array, "n 2"], photo: Photo, resized_wh: tuple[int, int], pixel_origin: PixelOrigin
+) -> tuple[Float32[Array, "n 2"], Bool[Array, " n"]]:
+    """Pixels of the resized upright image in the stored image (corner origin), and which lie inside.
+
+    Ties of rounding are clipped to the border.
+    """
+    exact = xy.astype(np.float64)
+    if pixel_origin == "center":
+        exact = corner_from_center(exact)
+    inside = ((exact >= 0) & (exact <= np.asarray(resized_wh))).all(axis=1)
+    upright = upright_wh(photo.stored_wh, photo.exif_orientation)
+    exact = rescale_xy(exact, from_wh=resized_wh, to_wh=upright)
+    exact = stored_from_upright_xy(exact, stored_wh=photo.stored_wh, exif_orientation=photo.exif_orientation)
+    return np.clip(exact, 0, np.asarray(photo.stored_wh)).astype(np.float32), inside
 
 
 def apply_mask(features: LocalFeatures, mask: Path | Shaped[Array, "h w"]) -> LocalFeatures:
@@ -203,19 +215,26 @@ def apply_mask(features: LocalFeatures, mask: Path | Shaped[Array, "h w"]) -> Lo
     Raises:
         DataError: the mask cannot be read or has another size.
     """
+    return features.select(seen_through(mask, features.keypoints, features.image_wh))
+
+
+def seen_through(
+    mask: Path | Shaped[Array, "h w"], xy: Float32[Array, "n 2"], image_wh: tuple[int, int]
+) -> Bool[Array, " n"]:
+    """Which pixels of a stored image a mask leaves visible; arguments and errors as of :func:`apply_mask`."""
     visible = _read_mask(mask) if isinstance(mask, Path) else np.asarray(mask) != 0
     where = str(mask) if isinstance(mask, Path) else "the mask"
     got_wh = (visible.shape[1], visible.shape[0])
-    if got_wh != tuple(features.image_wh):
-        turned = got_wh == tuple(features.image_wh)[::-1]
+    if got_wh != tuple(image_wh):
+        turned = got_wh == tuple(image_wh)[::-1]
         raise DataError(
-            f"{where} is {got_wh[0]} x {got_wh[1]} px, its photo {features.image_wh[0]} x "
-            f"{features.image_wh[1]} px{' (it fits the photo only after EXIF rotation)' if turned else ''}",
+            f"{where} is {got_wh[0]} x {got_wh[1]} px, its photo {image_wh[0]} x "
+            f"{image_wh[1]} px{' (it fits the photo only after EXIF rotation)' if turned else ''}",
             "a mask has the size of the stored photo, without EXIF rotation",
         )
-    column, row = np.floor(features.keypoints).astype(np.int64).T
-    seen = visible[np.minimum(row, got_wh[1] - 1), np.minimum(column, got_wh[0] - 1)]
-    return features.select(seen)
+    column, row = np.floor(xy).astype(np.int64).T
+    seen: Array = visible[np.minimum(row, got_wh[1] - 1), np.minimum(column, got_wh[0] - 1)]
+    return seen
 
 
 def content_hash(path: Path, mask: Path | None = None) -> str:

@@ -42,6 +42,9 @@ class MapBundle:
         blocks: plain JSON of the config: ``features``, ``globals``, ``matcher`` (plug-in blocks,
             ``{"use": …, option: …}``), ``localize``, and whatever else the run put there.
         stats: counts of the map, see ``stats.json``.
+        keypoints_folder: store of the keypoints that the map refers to, if they are not the features:
+            those of a matcher that finds its own points; ``keypoints`` are their items.
+        photos, masks: name → file of the database images, for such a matcher; else empty.
     """
 
     folder: Path
@@ -54,6 +57,10 @@ class MapBundle:
     fit_folder: Path | None = None
     blocks: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
+    keypoints_folder: Path | None = None
+    keypoints: dict[str, ItemKey] = field(default_factory=dict)
+    photos: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, Path] = field(default_factory=dict)
 
     @property
     def model_folder(self) -> Path:
@@ -77,7 +84,8 @@ class MapBundle:
     @property
     def extractor(self) -> ResolvedPlugin:
         """The extractor the database features were made with, with its options."""
-        return resolve_block("features", self._block("features"), source=str(self.folder / FILE))
+        block = self._block("features") if "features" not in self.blocks else self.blocks["features"]
+        return resolve_block("features", block, source=str(self.folder / FILE))
 
     @property
     def matcher(self) -> ResolvedPlugin:
@@ -105,6 +113,14 @@ class MapBundle:
         store = FeatureStore(_existing(self.features_folder, "store of features"))
         self._check_items(store, "features")
         return store
+
+    def open_keypoints(self) -> tuple[FeatureStore, dict[str, ItemKey]]:
+        """The keypoints that the map refers to, and the item of each database image."""
+        if self.keypoints_folder is None:
+            return self.open_features(), self.images
+        store = FeatureStore(_existing(self.keypoints_folder, "store of keypoints"))
+        self._check_items(store, "keypoints", self.keypoints)
+        return store, self.keypoints
 
     def open_globals(self) -> GlobalStore | None:
         """The store of global descriptors, or None if the run has none."""
@@ -150,7 +166,7 @@ class MapBundle:
         def relative(path: Path | None) -> str | None:
             return None if path is None else Path(os.path.relpath(path, run_folder)).as_posix()
 
-        data = {
+        data: dict[str, Any] = {
             "format": FORMAT,
             "run": Path(os.path.relpath(run_folder, self.folder)).as_posix(),
             "images": {
@@ -167,6 +183,13 @@ class MapBundle:
             "fit": relative(self.fit_folder),
             "blocks": self.blocks,
         }
+        if self.keypoints_folder is not None:
+            data["keypoints"] = {
+                "folder": relative(self.keypoints_folder),
+                "items": {name: key.content for name, key in sorted(self.keypoints.items())},
+                "photos": {name: relative(path) for name, path in sorted(self.photos.items())},
+                "masks": {name: relative(path) for name, path in sorted(self.masks.items())},
+            }
         path = self.folder / FILE
         if not path.is_file() or read_sealed(path, cure=_cure(self.folder)) != data:
             write_sealed(path, data)
@@ -179,8 +202,11 @@ class MapBundle:
             )
         return self.blocks[section]
 
-    def _check_items(self, store: FeatureStore | GlobalStore, what: str) -> None:
-        missing = store.missing(self.images[name] for name in self.registered)
+    def _check_items(
+        self, store: FeatureStore | GlobalStore, what: str, items: dict[str, ItemKey] | None = None
+    ) -> None:
+        items = self.images if items is None else items
+        missing = store.missing(items[name] for name in self.registered)
         if missing:
             raise StoreError(
                 f"the store {store.folder} lacks the {what} of {len(missing)} of {len(self.poses)} images "
@@ -192,6 +218,9 @@ class MapBundle:
 def _bundle(folder: Path, data: dict[str, Any]) -> MapBundle:
     run = Path(os.path.normpath(folder / data["run"]))
     images = data["images"]
+    own = data.get("keypoints")  # of a matcher that finds its own points
+    keypoints = {} if own is None else own["items"]
+    photos, masks = ({}, {}) if own is None else (own["photos"], own["masks"])
     return MapBundle(
         folder=folder,
         images={name: ItemKey(name, item["content"]) for name, item in images.items()},
@@ -203,6 +232,10 @@ def _bundle(folder: Path, data: dict[str, Any]) -> MapBundle:
         fit_folder=run / data["fit"] if data["fit"] else None,
         blocks=data["blocks"],
         stats=read_json(folder / "stats.json"),
+        keypoints_folder=None if own is None else run / own["folder"],
+        keypoints={name: ItemKey(name, content) for name, content in keypoints.items()},
+        photos={name: Path(os.path.normpath(run / path)) for name, path in photos.items()},
+        masks={name: Path(os.path.normpath(run / path)) for name, path in masks.items()},
     )
 
 

@@ -21,14 +21,14 @@ from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle
 from loc.sfm.locate import MatchedQuery, locate
 from loc.stages.artefacts import Features, Matched, PairList
-from loc.stages.match import Preparer
+from loc.stages.matchphoto import photo_matching
 from loc.stages.onephoto import OnePhoto, Retrieval
 from loc.stages.poses import Poses, write_results
 from loc.stages.querycamera import query_camera
 from loc.stores.features import as_stored
 from loc.stores.fingerprint import fingerprint
 from loc.stores.products import is_done, make_product
-from loc.types import Camera, ImageRecord, Intrinsics, LocalFeatures, Matches, QueryResult, Scene
+from loc.types import Camera, ImageRecord, Intrinsics, QueryResult, Scene
 
 __all__ = ["Localizer", "Poses", "localize"]
 
@@ -189,8 +189,7 @@ class Localizer:
         device = (runtime or Runtime()).torch_device()
         self.config = config or validate(LocalizeConfig, self.bundle.localize, where="localize")
         self._extractor = PhotoExtractor(self.bundle.extractor, device=device)
-        self._matcher = Preparer(self.bundle.matcher, device=device)
-        self._store = self.bundle.open_features()
+        self._matching = photo_matching(self.bundle, device=device)
         self._retrieval = Retrieval.open(self.bundle, device=device)
         self._index = self.bundle.index
         self._turn = threading.Lock()
@@ -235,23 +234,11 @@ class Localizer:
         started = _lap(seconds, "extract", started)
         references = self._retrieval.references(photo, features)
         started = _lap(seconds, "retrieve", started)
-        matched = self._match(features, references)
+        keypoints, matched = self._matching.match(photo, features, references)
         _lap(seconds, "match", started)
         camera, intrinsics = known
-        query = MatchedQuery(photo.file.name, camera, features.keypoints, matched, seconds, intrinsics)
+        query = MatchedQuery(photo.file.name, camera, keypoints, matched, seconds, intrinsics)
         return locate(self._index, query, self.config)
-
-    def _match(self, features: LocalFeatures, references: list[str]) -> list[tuple[str, Matches]]:
-        if not references:
-            return []
-        prepared = self._matcher.prepared(None, features)
-        found = self._matcher.match([(prepared, self._prepared(name)) for name in references])
-        return list(zip(references, found, strict=True))
-
-    def _prepared(self, name: str) -> Any:
-        key = self.bundle.images[name]
-        known = self._matcher.cached(key)
-        return known if known is not None else self._matcher.prepared(key, self._store.get(key))
 
 
 def _lap(seconds: dict[str, float], step: str, since: float) -> float:

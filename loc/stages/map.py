@@ -67,9 +67,14 @@ def make_map(
     folder = workdir / "map" / fingerprint(fields)
     make_product(folder, fields, lambda partial: job.build(partial, runtime))
     check_product(folder, "model/")  # opening a map (localize-photo) compares these sizes alone
+    own = matches.keypoints if matches.keypoints.store.folder != features.store.folder else None
     bundle = replace(
         MapBundle.open(folder) if is_map(folder) else _bundle(job, folder, features),
         features_folder=features.store.folder,
+        keypoints_folder=None if own is None else own.store.folder,
+        keypoints={} if own is None else {image.name: own.keys[image.name] for image in job.images},
+        photos={} if own is None else {name: record.path for name, record in job.records.items()},
+        masks={} if own is None else {name: each.mask for name, each in job.records.items() if each.mask},
         globals_folder=None if globals_ is None else globals_.store.folder,
         fit_folder=None if globals_ is None else globals_.fit,
         blocks=blocks,

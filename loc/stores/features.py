@@ -56,6 +56,13 @@ class FeatureStore(PartStore[ItemKey, LocalFeatures]):
         corner: np.ndarray = corner_from_center(keypoints)
         return corner
 
+    def image_wh(self, key: ItemKey) -> tuple[int, int]:
+        """Size of the stored image, px."""
+        file, _ = self._location(key)
+        with self._reading(file):
+            width, height = file[key.name]["image_size"][()]
+        return int(width), int(height)
+
     def count(self, key: ItemKey) -> int:
         """Number of keypoints, from the index alone."""
         return int(self._index[key][2]) if key in self._index else 0

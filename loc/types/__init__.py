@@ -5,7 +5,7 @@ where a plug-in made the value and a :class:`loc.errors.DataError` where a file 
 Arrays are NumPy, on the host; pixels follow :mod:`loc.conventions` (corner origin, stored grid).
 """
 
-from loc.types.features import LocalFeatures, Matches
+from loc.types.features import Correspondences, LocalFeatures, Matches
 from loc.types.geometry import CAMERA_PARAMS, Array, Camera, Pose
 from loc.types.results import QueryResult, Status
 from loc.types.scene import GpsPosition, ImageRecord, Intrinsics, Role, Scene
@@ -14,6 +14,7 @@ __all__ = [
     "CAMERA_PARAMS",
     "Array",
     "Camera",
+    "Correspondences",
     "GpsPosition",
     "ImageRecord",
     "Intrinsics",

@@ -108,6 +108,44 @@ class Matches:
         return Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
 
 
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """Points that a matcher found in two images by itself, without keypoints.
+
+    Attributes:
+        xy0, xy1: ``(m, 2)`` float32 px; row i of both shows one point. From a plug-in in the images it
+            was shown with its declared origin, everywhere else in the stored images with corner origin.
+        scores: ``(m,)`` float32 in [0, 1].
+    """
+
+    xy0: Float32[Array, "m 2"]
+    xy1: Float32[Array, "m 2"]
+    scores: Float32[Array, " m"]
+
+    def __post_init__(self) -> None:
+        m = len(self.scores) if self.scores.ndim == 1 else -1
+        for name in ("xy0", "xy1"):
+            values = getattr(self, name)
+            _require(values.shape == (m, 2), name, f"({m}, 2)", values)
+            _require(values.dtype == np.float32, name, "float32 (never half)", values)
+            if not np.isfinite(values).all():
+                raise ContractError(f"{name} holds NaN or infinity")
+        if m and not ((self.scores >= 0).all() and (self.scores <= 1).all()):
+            raise ContractError("scores of correspondences must lie in [0, 1]")
+
+    def __len__(self) -> int:
+        return int(self.scores.shape[0])
+
+    def select(self, rows: Shaped[Array, " k"]) -> Correspondences:
+        """Some of them (indices or mask), in that order."""
+        return Correspondences(self.xy0[rows], self.xy1[rows], self.scores[rows])
+
+    @staticmethod
+    def empty() -> Correspondences:
+        none = np.zeros((0, 2), np.float32)
+        return Correspondences(none, none, np.zeros(0, np.float32))
+
+
 def _require(ok: bool, name: str, expected: str, got: Any) -> None:
     if not ok:
         found = "None" if got is None else f"{got.dtype} {got.shape}"

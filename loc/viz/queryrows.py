@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from loc.sfm.bundle import MapBundle
-from loc.stores.features import FeatureStore
 from loc.types import Array, QueryResult, Scene
 from loc.viz.thumbnails import Pair, PhotoWithPoints, Thumbnail, draw_pair, stamp
 
@@ -115,8 +114,12 @@ def with_pictures(
     """Draw the first rows; the store is read by this thread, photos by several."""
     paths = {image.name: image.path for image in scene.images}
     first = list(rows[:MAX_PICTURES])
-    store = bundle.open_features()
-    views = [_views(row, paths, bundle, store) for row in first]
+    store, items = bundle.open_keypoints()
+
+    def keypoints_of(name: str) -> Array:
+        return store.keypoints(items[name])
+
+    views = [_views(row, paths, bundle, keypoints_of) for row in first]
     store.close()
 
     def draw(job: tuple[QueryRow, _Views]) -> QueryRow:
@@ -139,7 +142,9 @@ class _Views:
     rows: Array
 
 
-def _views(row: QueryRow, paths: Mapping[str, Path], bundle: MapBundle, store: FeatureStore) -> _Views:
+def _views(
+    row: QueryRow, paths: Mapping[str, Path], bundle: MapBundle, keypoints_of: Callable[[str], Array]
+) -> _Views:
     """The query with its inliers, and the reference that sees most of their points."""
     result = row.result
     name, rows, keypoints = best_reference(result, bundle)
@@ -151,7 +156,7 @@ def _views(row: QueryRow, paths: Mapping[str, Path], bundle: MapBundle, store: F
         xy = nothing if result.inlier_xy is None else result.inlier_xy
         query = PhotoWithPoints(paths[result.name], xy)
     if name is not None and name in paths:
-        xy = store.keypoints(bundle.images[name])[keypoints] if len(rows) else nothing
+        xy = keypoints_of(name)[keypoints] if len(rows) else nothing
         reference = PhotoWithPoints(paths[name], xy)
     return _Views(query, reference, name, rows)
 
