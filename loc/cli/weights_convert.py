@@ -23,21 +23,21 @@ def convert(
 ) -> None:
     """Read weights of DELF, DELG or a Detect-to-Retrieve codebook without TensorFlow."""
     from loc.errors import ConfigError
-    from loc.weights.tensorflow import convert as conversion
+    from loc.weights.tensorflow.convert import convert as read
+    from loc.weights.tensorflow.files import save
 
     if output.suffix != ".safetensors":
         raise ConfigError(f"{output} does not end with .safetensors", f"-o {output.name}.safetensors")
-    converted = conversion.convert(source)
-    conversion.save(converted, output)
-    facts = converted.facts
+    converted = read(source)
+    save(converted, output)
+    facts = converted.facts.model_dump(mode="json", exclude_defaults=True)
     values = sum(each.size for each in converted.tensors.values())
     if json:
         print_json({"path": str(output), "tensors": len(converted.tensors), "values": values, **facts})
         return
     print_line(f"{output}: {facts['kind']}, {len(converted.tensors)} tensors, {values} values")
+    layers = facts.pop("layers", {})
     for key, value in facts.items():
-        if key != "layers":
-            print_line(f"  {key}: {value}")
-    strides = [name for name, each in facts.get("layers", {}).items() if each["stride"] > 1]
-    if strides:
-        print_line(f"  strides of 2: {', '.join(strides)}")
+        print_line(f"  {key}: {value}")
+    if strided := [name for name, each in layers.items() if each["stride"] > 1]:
+        print_line(f"  strides of 2: {', '.join(strided)}")

@@ -7,7 +7,6 @@ that lies beside them; checkpoints of DELF's TF2 trainer; the codebooks of Detec
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -16,21 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from loc.errors import DataError, WeightsError
 from loc.weights.archives import unpack
 from loc.weights.download import hash_of
 from loc.weights.tensorflow.bundle import Bundle
 from loc.weights.tensorflow.datum import read_datum
+from loc.weights.tensorflow.facts import FORMAT, CodebookFacts, Facts, NetworkFacts
 from loc.weights.tensorflow.graph import Graph
 from loc.weights.tensorflow.layout import Shape, keras_facts, keras_names, network_shapes
 from loc.weights.tensorflow.slim import read_graph
 
 Array = np.ndarray
 
-#: Version of the facts in a converted file; raised when a reader of ours would misunderstand older ones.
-FORMAT = 1
-FACTS = "loc.delf"
 _SUFFIXES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 _CODEBOOKS = ("clusters", "codebook/.ATTRIBUTES/VARIABLE_VALUE")
 _TRAINER = "backbone/conv1/kernel/.ATTRIBUTES/VARIABLE_VALUE"
@@ -47,6 +45,12 @@ _TRAINING = re.compile(
 class Converted:
     """Tensors in torch's layout, float32, and the facts that go with them."""
 
+    tensors: dict[str, Array]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class _Read:
     tensors: dict[str, Array]
     facts: dict[str, Any]
 
@@ -78,28 +82,20 @@ def convert(source: Path) -> Converted:
     )
 
 
-def save(converted: Converted, path: Path) -> None:
-    """Write a converted file; it appears under its name when it is complete."""
-    from safetensors.numpy import save_file
-
-    metadata = {FACTS: json.dumps(converted.facts, sort_keys=True)}
-    temporary = path.with_name(f".{path.name}.partial")
+def _named(found: _Read, name: str, digest: str) -> Converted:
+    facts = {"format": FORMAT, "release": name, "sha256": digest, **found.facts}
+    model = CodebookFacts if facts["kind"] == "codebook" else NetworkFacts
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(sorted(converted.tensors.items())), temporary, metadata=metadata)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        return Converted(found.tensors, model.model_validate(facts))
+    except ValidationError as error:
+        first = error.errors()[0]
         raise WeightsError(
-            f"cannot write {path}: {error.strerror or error}", "choose another place with -o"
+            f"{name}: its graph says what cannot be: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "it is damaged, or another release",
         ) from error
 
 
-def _named(found: Converted, name: str, digest: str) -> Converted:
-    return Converted(found.tensors, {"format": FORMAT, "release": name, "sha256": digest, **found.facts})
-
-
-def _convert_folder(folder: Path, *, said: Path) -> Converted:
+def _convert_folder(folder: Path, *, said: Path) -> _Read:
     models = sorted(folder.rglob("saved_model.pb"))
     if len(models) == 1:
         return _convert_model(models[0])
@@ -113,14 +109,14 @@ def _convert_folder(folder: Path, *, said: Path) -> Converted:
     )
 
 
-def _convert_model(path: Path) -> Converted:
+def _convert_model(path: Path) -> _Read:
     reading = read_graph(Graph(path))
     kind = reading.facts["kind"]
     bundle = Bundle(path.parent / "variables" / "variables")
     shapes = network_shapes(
         reading.facts["backbone"],
         local=kind != "global",
-        autoencoder=reading.facts.get("attention_input") == "autoencoder",
+        autoencoder=reading.facts.get("local", {}).get("attention_input") == "autoencoder",
         whitening=kind != "delf",
     )
     if set(shapes) != set(reading.variables):
@@ -130,10 +126,10 @@ def _convert_model(path: Path) -> Converted:
             "is it another release?",
         )
     tensors = _read(bundle, reading.variables, shapes)
-    return Converted(tensors | _pca(path.parent.parent / "pca"), reading.facts)
+    return _Read(tensors | _pca(path.parent.parent / "pca"), reading.facts)
 
 
-def _convert_checkpoint(bundle: Bundle) -> Converted:
+def _convert_checkpoint(bundle: Bundle) -> _Read:
     for key in _CODEBOOKS:
         if key in bundle.entries:
             shape = bundle.entries[key].shape
@@ -142,7 +138,7 @@ def _convert_checkpoint(bundle: Bundle) -> Converted:
                     f"{bundle.prefix}: {key} has the shape {shape}, expected words x dimensions"
                 )
             words = _read(bundle, {"codebook": key}, {"codebook": shape})
-            return Converted(words, {"kind": "codebook", "words": shape[0], "dim": shape[1]})
+            return _Read(words, {"kind": "codebook", "words": shape[0], "dim": shape[1]})
     if _TRAINER in bundle.entries:
         kind = "delg" if any(key.startswith("autoencoder/") for key in bundle.entries) else "delf"
         shapes = network_shapes(
@@ -155,7 +151,7 @@ def _convert_checkpoint(bundle: Bundle) -> Converted:
             if kind == "delf" and name.startswith(("backbone/l5", "backbone/embedding"))
         }
         tensors = _read(bundle, keras_names(shapes), shapes, unused=unused)
-        return Converted(tensors, {**keras_facts(kind), "assumed": "all but the tensors: no graph to read"})
+        return _Read(tensors, {**keras_facts(kind), "assumed": "all but the tensors: no graph to read"})
     raise WeightsError(
         f"{bundle.prefix} is no codebook and no checkpoint of DELF's trainer",
         f"it has: {listed(bundle.entries)}",

@@ -21,21 +21,8 @@ Array = np.ndarray
 
 #: Operations that hand their first input on: the plumbing of variables and of TF1's loops. (A loop's first
 #: round is what a `Merge` takes first.)
-_PASSING = frozenset(
-    [
-        "Identity",
-        "Enter",
-        "Exit",
-        "NextIteration",
-        "Switch",
-        "Merge",
-        "ReadVariableOp",
-        "StopGradient",
-        "PreventGradient",
-        "CheckNumerics",
-        "Snapshot",
-    ]
-)
+_PASSING = {"Identity", "Enter", "Exit", "NextIteration", "Switch", "Merge", "ReadVariableOp"}
+_PASSING |= {"StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"}
 _VARIABLES = frozenset(("VariableV2", "Variable", "VarHandleOp"))
 _MOST_CONSTANTS = 1 << 16
 _RELEASE = "is it another release? its graph is built in a way that is not known here"

@@ -113,15 +113,19 @@ def keras_facts(kind: str) -> dict[str, Any]:
         if kind == "delg" or name.startswith("attention"):
             facts[name] = {"stride": 1, "pad": "same"}
     facts["attention.conv1"]["epsilon"] = _KERAS_EPSILON
+    local = {
+        "attention_input": "autoencoder" if kind == "delg" else "trunk",
+        "box_offsets": [-145.0, 145.0],
+        "box_stride": 32.0,
+        "nms_iou": 1.0,
+    }
     return {
         "kind": kind,
         "layers": facts,
-        "attention_input": "autoencoder" if kind == "delg" else "trunk",
+        "local": local,
+        "pooling": {"power": 3.0, "least": 1e-6} if kind == "delg" else None,
         "backbone": "resnet_v1_50",
-        "box_offsets": [-145.0, 145.0],
-        "box_stride": 32.0,
         "input_offset": 128.0,
         "input_scale": 128.0,
-        "nms_iou": 1.0,
         "resize": "half_pixel",
-    } | ({"gem_power": 3.0, "gem_least": 1e-6} if kind == "delg" else {})
+    }

@@ -38,9 +38,10 @@ class SlimGraph(TrunkReader):
         if overall:
             self._pooling()
         kind = "delg" if overall and local else ("global" if overall else "delf")
-        facts = {key: value for key, (value, _) in sorted(self._said.items())}
-        layers = {key[6:]: facts.pop(key) for key in list(facts) if key.startswith("layer:")}
-        self.found.facts = {"kind": kind, "layers": layers, **facts}
+        self.found.facts |= {"kind": kind, "layers": {}}
+        for key, (value, _) in sorted(self._said.items()):
+            group, _, name = key.rpartition(":")
+            (self.found.facts.setdefault(group, {}) if group else self.found.facts)[name] = value
         self._check_units()
         return self.found
 
@@ -56,11 +57,11 @@ class SlimGraph(TrunkReader):
             below = self._biased("attention.conv2", self.graph.source(end, 0))
             below = self._normalized("attention.conv1", self.graph.expect(below, "Relu"))
             if self._is_unit(below):
-                self._note("attention_input", "trunk", end)
+                self._note("local:attention_input", "trunk", end)
                 maps.append(below)
                 self._trunk(below, "block3")
                 continue
-            self._note("attention_input", "autoencoder", end)
+            self._note("local:attention_input", "autoencoder", end)
             reduced = self._biased("autoencoder.conv2", self.graph.source(self._relu(below), 0))
             trunk = self._biased("autoencoder.conv1", reduced)
             maps.append(reduced)
@@ -89,7 +90,7 @@ class SlimGraph(TrunkReader):
         for node in suppressions:
             by_input = node.op != "NonMaxSuppression"
             iou = self._number(graph.source(node, 3)) if by_input else node.number("iou_threshold", 0.5)
-            self._note("nms_iou", short(iou), node)
+            self._note("local:nms_iou", short(iou), node)
             if len(node.inputs) > 4 and self._number(graph.source(node, 4)) > np.finfo(np.float32).min:
                 graph.refuse(graph.source(node, 4), "sets a second threshold of scores")
 
@@ -110,8 +111,8 @@ class SlimGraph(TrunkReader):
                 stride = [self._number(each) for each in factors if each.op == "Const"]
                 if len(stride) != 1 or values[0] != values[1] or values[2] != values[3]:
                     self.graph.refuse(node, "computes boxes in an unknown way")
-                self._note("box_stride", stride[0], cells)
-                self._note("box_offsets", [float(values[0]), float(values[2])], offsets)
+                self._note("local:box_stride", stride[0], cells)
+                self._note("local:box_offsets", [float(values[0]), float(values[2])], offsets)
                 found = True
         if not found:
             self.graph.refuse(self.graph.node("boxes"), "depends on no constants of a receptive field")
@@ -147,8 +148,8 @@ class SlimGraph(TrunkReader):
             exponent, inverse = self._number(graph.source(power, 1)), self._number(graph.source(root, 1))
             if abs(exponent * inverse - 1) > 1e-6:
                 graph.refuse(root, f"takes the power {inverse:g} of a mean of powers {exponent:g}")
-            self._note("gem_power", exponent, power)
-            self._note("gem_least", self._number(graph.source(clamp, 1)), clamp)
+            self._note("pooling:power", exponent, power)
+            self._note("pooling:least", self._number(graph.source(clamp, 1)), clamp)
             self._trunk(graph.source(clamp, 0), "block4")
 
     def _check_units(self) -> None:

@@ -82,7 +82,7 @@ class TrunkReader:
             self.graph.refuse(pool, f"pools {kernel} by {strides}, expected 3 x 3 by 2")
         self._plain(pool)
         padding: Any = "same" if pool.text("padding") == "SAME" else [0, 0]
-        self._note("layer:pool", {"stride": 2, "pad": padding}, pool)
+        self._note("layers:pool", {"stride": 2, "pad": padding}, pool)
         self._preprocessing(self._normalized("stem.conv", self._relu(self.graph.source(pool, 0))))
 
     def _is_unit(self, node: Node) -> bool:
@@ -121,11 +121,11 @@ class TrunkReader:
         strides = []
         for layer in ("conv3", "conv2", "conv1"):
             given = self._normalized(f"{name}.{layer}", below if layer == "conv3" else self._relu(below))
-            strides.append(self._said[f"layer:{name}.{layer}"][0]["stride"])
+            strides.append(self._said[f"layers:{name}.{layer}"][0]["stride"])
             below = given
         if shortcut.op in _NORMS:
             source = self._normalized(f"{name}.shortcut.conv", shortcut)
-            stride = self._said[f"layer:{name}.shortcut.conv"][0]["stride"]
+            stride = self._said[f"layers:{name}.shortcut.conv"][0]["stride"]
         elif shortcut.op == "MaxPool":
             if shortcut.numbers("ksize") != (1, 1, 1, 1):
                 graph.refuse(shortcut, f"pools {shortcut.numbers('ksize')}, expected single cells")
@@ -200,7 +200,7 @@ class TrunkReader:
         facts: dict[str, Any] = {"stride": self._stride(conv), "pad": padding}
         if epsilon is not None:
             facts["epsilon"] = epsilon
-        self._note(f"layer:{name}", facts, conv)
+        self._note(f"layers:{name}", facts, conv)
         return below
 
     def _stride(self, node: Node) -> int:
