@@ -26,6 +26,8 @@ R2D2 = {"use": "r2d2", "accept_license": True, "max_keypoints": 1000, "resize_ma
 #: (features, matcher, least inliers)
 FLOORS: list[tuple[str | dict[str, Any], str, int]] = [
     ("sift", "nearest", 580),
+    ("sift", "adalam", 600),
+    ("sift", "guided", 580),
     ({"use": "d2net_ss", **D2NET}, "nearest", 130),
     ({"use": "d2net_ms", "resize_max": SMALL, **D2NET}, "nearest", 65),
     (R2D2, "nearest", 230),
