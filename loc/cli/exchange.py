@@ -31,9 +31,11 @@ class ModelFormat(str, Enum):
 
 
 export = typer.Typer(
-    no_args_is_help=True, help="Write a run for other tools: hloc, COLMAP, PLY, CSV, nerfstudio."
+    no_args_is_help=True, help="Write a run for other tools: hloc, COLMAP, D2-Net, PLY, CSV, nerfstudio."
 )
-import_ = typer.Typer(no_args_is_help=True, help="Take over what other tools made: hloc, Bundler, NVM.")
+import_ = typer.Typer(
+    no_args_is_help=True, help="Take over what other tools made: hloc, D2-Net, Bundler, NVM."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +63,16 @@ def export_hloc(
         output,
         json=json,
     )
+
+
+@export.command("d2net")
+def export_d2net(run: Run, output: Folder, force: Force = False, json: Json = False) -> None:
+    """<image>.d2-net for every image with features: the npz files of D2-Net's authors."""
+    from loc.exchange.d2net import export_d2net as write
+
+    done = write(run, output, force=force)
+    lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
+    _say(done.to_json(), lines, done.notes, output, json=json)
 
 
 @export.command("colmap")
@@ -143,6 +155,26 @@ def import_hloc(
         done = read(files, output, runtime=where, force=force)
     lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
     _say(done.to_json(), lines, done.notes, f"go on with: loc run {done.config} -o {output}", json=json)
+
+
+@import_.command("d2net")
+def import_d2net(
+    files: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of <image>.d2-net; ROOT if beside the photos.")
+    ],
+    images: Images,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Run folder, new or not.")],
+    name: Annotated[str, typer.Option(help="What to call the method.")] = "d2net",
+    force: Annotated[bool, typer.Option("--force", help="Replace RUN/imported.yaml.")] = False,
+    json: Json = False,
+) -> None:
+    """Features in D2-Net's own files become the store of a run folder, to go on with."""
+    from loc.exchange.d2net import import_d2net as read
+
+    with runtime("cpu", 0) as where:
+        done = read(files, images, output, name=name, runtime=where, force=force)
+    lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
+    _say(done.to_json(), lines, done.notes, f"go on with: loc run {done.place} -o {output}", json=json)
 
 
 @import_.command("bundler")
