@@ -14,14 +14,26 @@ import numpy as np
 from jaxtyping import Float32
 
 from loc.errors import ContractError
-from loc.nets.pyramid import Grid, Level, level_hw, resize_bilinear
+from loc.nets.pyramid import Grid, Level, level_hw, resize_bilinear, unit_rows
 from loc.nets.resnet import Convolution, ResNet
 from loc.weights.tensorflow.facts import LocalFacts, NetworkFacts, PoolingFacts
+from loc.weights.tensorflow.files import release
 
 if TYPE_CHECKING:
     import torch
 
 Array = np.ndarray
+
+#: Local and global features in one network.
+DELG_RELEASES = tuple(
+    release(name, "delg")
+    for name in (
+        "r50delg_gldv2clean_20200914",
+        "r101delg_gldv2clean_20200914",
+        "r50delg_gld_20200814",
+        "r101delg_gld_20200814",
+    )
+)
 
 
 class DelfNetwork:
@@ -139,6 +151,4 @@ class DelfNetwork:
 
 def joined(rows: Float32[Array, "g d"]) -> Float32[Array, " d"]:
     """One global descriptor of the raw ones of several scales: unit rows, their sum, unit again."""
-    from loc.nets.pyramid import unit_rows
-
     return unit_rows(unit_rows(rows).sum(axis=0, keepdims=True))[0]
