@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loc.cli import bench_faults
+from loc.cli import bench_faults, bench_methods, bench_roxford
 from loc.cli.console import Json, print_json, print_line
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def register(app: typer.Typer) -> None:
         _add(bench, name, about, [name])
     _add(bench, "all", "All of these (about 20 minutes on two cores).", list(_ABOUT))
     bench_faults.register(bench)
+    bench_methods.register(bench)
+    bench_roxford.register(bench)
     app.add_typer(bench, name="bench")
 
 
