@@ -14,6 +14,7 @@ from loc.plugins.registry import list_plugins, load_plugin
 from loc.plugins.standing import UNVERIFIED, commercial_ok, commercial_use, unverified_files
 
 _TITLES = {"extractor": "extractors", "global": "global extractors", "matcher": "matchers"}
+_ROW = "{:<19}{:<12}{:<16}{}"
 
 
 def plugin_table() -> tuple[dict[str, Any], list[str]]:
@@ -21,17 +22,22 @@ def plugin_table() -> tuple[dict[str, Any], list[str]]:
     data: dict[str, Any] = {title: [] for title in _TITLES.values()}
     lines: list[str] = []
     for kind, title in _TITLES.items():
-        lines.append(f"{title}:")
+        lines.append(_ROW.format(f"{title}:", "from", "commercial use", "licence; paper"))
         for info in list_plugins(kind):  # type: ignore[arg-type]
-            card = {"name": info.name, "target": info.target, "distribution": info.distribution}
+            card: dict[str, Any] = {
+                "name": info.name,
+                "target": info.target,
+                "distribution": info.distribution,
+            }
             try:
                 cls = load_plugin(info.kind, info.name)
                 card |= _standing(cls)
             except LocError as error:
                 card["error"] = error.message
             data[title].append(card)
-            about = [card["error"]] if "error" in card else _about(card)
-            lines.append(f"  {info.name:<14} {info.distribution:<12} {'; '.join(about)}")
+            use = "" if "error" in card else commercial_use(card["commercial_ok"])
+            about = card.get("error") or "; ".join([*_marks(card), card["licence"], card["paper"]])
+            lines.append(_ROW.format(f"  {info.name}", info.distribution, use, about))
     data["presets"] = {section: sorted(presets(section)) for section in SECTIONS}
     data["configs"] = sorted(path.stem for path in configs_folder().glob("*.yaml"))
     for section, names in data["presets"].items():
@@ -122,11 +128,6 @@ def _standing(cls: Any) -> dict[str, Any]:
         "weights": [file.name for file in getattr(cls, "weights", ())],
         "weights_not_verified": [file.name for file in unverified_files(cls)],
     }
-
-
-def _about(card: dict[str, Any]) -> list[str]:
-    use = f"commercial use: {commercial_use(card['commercial_ok'])}"
-    return [card["licence"], use, *_marks(card), card["paper"]]
 
 
 def _marks(card: dict[str, Any]) -> list[str]:

@@ -62,7 +62,8 @@ def shown(capsys, *argv: str) -> str:
 
 def test_lists_show_the_mark_and_the_licence(capsys) -> None:
     (line,) = (each for each in shown(capsys, "plugins").splitlines() if each.startswith("  d2net "))
-    assert f"commercial use: unknown; {UNVERIFIED}: d2_tf.pth, d2_tf_no_phototourism.pth" in line
+    assert line.split()[:3] == ["d2net", "visloc", "unknown"]
+    assert f"{UNVERIFIED}: d2_tf.pth, d2_tf_no_phototourism.pth; " in line
     card = shown(capsys, "plugins", "r2d2")
     assert "commercial use: no" in card
     assert f"{UNVERIFIED}: r2d2_WAF_N16.pt" in card
