@@ -202,7 +202,7 @@ def _save(path: Path, arrays: dict[str, Array]) -> None:
 
 
 def draw_pairs(data: Path, folder: Path, *, height: int = 480) -> Iterator[tuple[str, Array]]:
-    """Pictures of what :func:`measure_pairs` matched: ``(name, BGR image)``, inliers green, others red."""
+    """Pictures of what :func:`measure_pairs` matched: ``(name, BGR image)``, inliers lines, others dots."""
     import cv2
 
     with np.load(folder / MATCHES) as kept:
@@ -217,8 +217,12 @@ def draw_pairs(data: Path, folder: Path, *, height: int = 480) -> Iterator[tuple
             start = kept[f"{pair.name}:xy0"] * scales[0]
             end = kept[f"{pair.name}:xy1"] * scales[1] + [shown[0].shape[1], 0]
             inliers = kept[f"{pair.name}:inliers"]
-            for row in np.argsort(inliers, kind="stable"):  # inliers on top
-                colour = (60, 220, 60) if inliers[row] else (60, 60, 200)
-                a, b = (tuple(int(value) for value in point[row]) for point in (start, end))
-                cv2.line(canvas, a, b, colour, 1, cv2.LINE_AA)
+            lines = np.stack([start, end], axis=1).astype(int).tolist()
+            for row, (left, right) in enumerate(lines):  # as lines, the wrong ones would hide the photos
+                if not inliers[row]:
+                    for point in (left, right):
+                        cv2.circle(canvas, point, 2, (60, 60, 220), -1, cv2.LINE_AA)
+            for row, (left, right) in enumerate(lines):
+                if inliers[row]:
+                    cv2.line(canvas, left, right, (60, 220, 60), 1, cv2.LINE_AA)
             yield pair.name.replace("/", "_"), canvas
