@@ -1,8 +1,8 @@
 """DELF: local features of a landmark network, chosen by what it attends to, over an image pyramid.
 
 H. Noh, A. Araujo, J. Sim, T. Weyand and B. Han, Large-Scale Image Retrieval with Attentive Deep Local
-Features, ICCV 2017. The weights are the authors' TensorFlow archives, converted without TensorFlow; strides, epsilons,
-resize, receptive field and suppression are read from their graph.
+Features, ICCV 2017. The weights are the authors' TensorFlow archives, converted without TensorFlow; strides,
+epsilons, resize, receptive field and suppression are read from their graph.
 """
 
 from __future__ import annotations
@@ -33,10 +33,6 @@ class PyramidConfig(PluginConfig):
 
     scales: tuple[float, ...] = Field(DELF_SCALES, description="pyramid levels")
     max_keypoints: int = Field(1000, ge=1, description="the best this many by attention")
-    offset: Offset = Field(
-        "release",
-        description="release: positions as published (2 px / scale off on even sizes); centred: unbiased",
-    )
     precision: Precision = Field("fp32", description="of the network; auto: the fastest that is native")
 
     @field_validator("scales")
@@ -58,6 +54,10 @@ class DelfConfig(PyramidConfig):
         " weights folder",
     )
     score_threshold: float = Field(100.0, ge=0, description="least attention of a keypoint")
+    offset: Offset = Field(
+        "release",
+        description="release: positions as published (2 px / scale off on even sizes); centred: unbiased",
+    )
     pca_dim: int | None = Field(
         128, ge=1, description="dimensions kept by the PCA (128; delf_v1: 40); null: all 1024, no PCA"
     )

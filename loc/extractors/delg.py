@@ -14,7 +14,7 @@ from loc.errors import ContractError, WeightsError
 from loc.extractors.delf import PyramidConfig
 from loc.nets.delf import DELG_RELEASES, DelfNetwork
 from loc.nets.pyramid import Level, select, unit_rows
-from loc.nets.selected import DELG_SCALES, as_features
+from loc.nets.selected import DELG_SCALES, Offset, as_features
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
 from loc.types import LocalFeatures
@@ -40,6 +40,10 @@ class DelgConfig(PyramidConfig):
         description="a release, or NAME of NAME.safetensors in a weights folder",
     )
     scales: tuple[float, ...] = Field(DELG_SCALES, description="pyramid levels")
+    offset: Offset = Field(
+        "release",
+        description="release: positions as published (2 px / scale off on even sizes); centred: unbiased",
+    )
     score_threshold: float | None = Field(
         None, ge=0, description="least attention of a keypoint; null: the release's, else 100"
     )
