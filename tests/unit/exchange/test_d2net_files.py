@@ -77,7 +77,7 @@ def test_sift_descriptors_become_unit_floats(tmp_path) -> None:
 
 
 def test_other_layouts_of_the_same_numbers(tmp_path) -> None:
-    """Column-major descriptors (a transposed tensor), big-endian doubles, two columns, compression, extras."""
+    """Column-major descriptors (a transposed tensor), big-endian doubles, two columns, deflated."""
     plain = read_d2net(_npz(tmp_path / "a"), WH)
     random = np.random.default_rng(0)
     keypoints = random.random((5, 3)).astype(np.float32) * 40
