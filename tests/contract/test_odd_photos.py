@@ -11,10 +11,12 @@ import pytest
 from hloc_stand_in import installed
 from made_weights import MAKERS
 
+from loc.errors import DataError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.contract_samples import textured_canvas
-from loc.plugins.registry import list_plugins
+from loc.plugins.registry import list_plugins, load_plugin
 from loc.runtime.extraction import PhotoExtractor, PhotoFile
+from loc.runtime.pairing import PairMatcher
 from loc.types import LocalFeatures
 
 #: What the defaults need that is not here, and what keeps the tests short.
@@ -102,9 +104,14 @@ def test_a_huge_photo(name, photos, tmp_path) -> None:
     assert (np.ptp(found.keypoints, axis=0) > [3000, 2250]).all()  # px of the photo, not of what was shown
 
 
+def matchers(*, of_images: bool) -> list[str]:
+    names = [info.name for info in list_plugins("matcher")]
+    return [name for name in names if ("images" in load_plugin("matcher", name).requires) is of_images]
+
+
 PAIRS = [
     (name, extractor)
-    for name in (info.name for info in list_plugins("matcher"))
+    for name in matchers(of_images=False)
     for extractor in TRAINED.get(name, ("sift", "aliked"))
 ]
 
@@ -113,8 +120,8 @@ PAIRS = [
 def test_pairs_with_no_and_one_keypoint(name, extractor, photos, tmp_path) -> None:
     source = resolved(extractor, tmp_path, resize_max=320, max_keypoints=100)
     many, nothing = extracted(source, [photos["huge"], photos["pixel"]])
-    block = {"use": name, "model": "hloc.matchers.mutual"} if name == "hloc" else name
-    matcher = resolve_block("matcher", block).for_features(source).build()
+    model = {"model": "hloc.matchers.mutual"} if name == "hloc" else {}
+    matcher = resolve_block("matcher", {"use": name, **model}).for_features(source).build()
     black, one = many.select(np.arange(0)), many.select(np.arange(1))
     prepared = [matcher.prepare(each) for each in (many, one, black, nothing)]
     counts = (len(many), 1, 0, 0)
@@ -125,6 +132,43 @@ def test_pairs_with_no_and_one_keypoint(name, extractor, photos, tmp_path) -> No
             assert len(matches) <= min(counts[i], counts[j])
     (itself,) = matcher([(prepared[0], prepared[0])])
     assert (itself.indices[:, 0] == itself.indices[:, 1]).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", matchers(of_images=True))
+def test_pairs_of_odd_photos(name, photos, tmp_path) -> None:
+    """Matchers that find their own points, by pairs of what can be seen in the photos and what cannot."""
+    if name in MAKERS:
+        MAKERS[name](tmp_path)
+    matcher = PairMatcher(resolve_block("matcher", {"use": name, "resize_max": 160}))
+    huge, *others = (matcher.shown(file, key=key) for key, file in photos.items())
+    pairs = [*((huge, other) for other in others), (others[-2], huge), (others[-2], others[-1])]
+    for pair, found in zip(pairs, matcher.match(pairs), strict=True):
+        for xy, side in zip((found.xy0, found.xy1), pair, strict=True):
+            assert ((xy >= 0) & (xy <= side.photo.stored_wh)).all()
+    (itself,) = matcher.match([(huge, huge)])
+    assert itself.xy0.max() > 2000  # px of the photo, not of what was shown
+
+
+IMAGE_GLOBALS = [
+    info.name for info in list_plugins("global") if load_plugin("global", info.name).source == "image"
+]
+
+
+@pytest.mark.parametrize("name", IMAGE_GLOBALS)
+def test_global_descriptors_of_odd_photos(name, photos, tmp_path) -> None:
+    cls = load_plugin("global", name)
+    if name in MAKERS:
+        MAKERS[name](tmp_path)
+    model = {"model": "hloc.extractors.mean"} if name == "hloc" else {}
+    extractor = PhotoExtractor(resolve_block("globals", {"use": name, "resize_max": 320, **model}))
+    for file in photos.values():
+        item = extractor.read(file)
+        if min(item.image.shape[1:]) < cls.min_side:
+            with pytest.raises(DataError, match="is smaller than"):
+                extractor.run([item])
+            continue
+        norm = np.linalg.norm(extractor.run([item])[0])
+        assert norm == pytest.approx(1, abs=1e-3) or norm == 0
 
 
 def test_vlad_of_no_and_one_keypoint(photos, tmp_path) -> None:
