@@ -18,6 +18,7 @@ from loc.config.pairs import (
     RetrievalPairs,
     SequentialPairs,
 )
+from loc.config.ranking import DiffusionConfig, ExpansionConfig
 from loc.config.reading import apply_overrides, parse_override, read_yaml
 from loc.config.sections import (
     Block,
@@ -34,8 +35,10 @@ __all__ = [
     "AutoPairs",
     "Block",
     "CovisibilityPairs",
+    "DiffusionConfig",
     "EvaluateConfig",
     "ExhaustivePairs",
+    "ExpansionConfig",
     "GpsPairs",
     "ListedPairs",
     "LocalizeConfig",

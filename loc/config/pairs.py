@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from loc.config.checks import Section
+from loc.config.ranking import DiffusionConfig, ExpansionConfig
 
 
 class ExhaustivePairs(Section):
@@ -21,7 +22,19 @@ class RetrievalPairs(Section):
     for_: Literal["map", "query", "both"] = Field("both", alias="for")
     k: int = Field(20, ge=1, description="database images per image")
     min_similarity: float | None = None
+    expansion: ExpansionConfig | None = Field(
+        None, description="query expansion and database-side augmentation, e.g. {queries: 10}"
+    )
+    diffusion: DiffusionConfig | None = Field(
+        None, description="rank by diffusion on the graph of the database, e.g. {} or {k: 20}"
+    )
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> RetrievalPairs:
+        if self.diffusion is not None and self.min_similarity is not None:
+            raise ValueError("min_similarity is a cosine, and diffusion ranks by scores without a scale")
+        return self
 
 
 class CovisibilityPairs(Section):

@@ -19,6 +19,7 @@ import numpy as np
 
 from loc.errors import DataError
 from loc.layouts.plain_pickle import read_plain_pickle
+from loc.runtime.images import list_photos
 from loc.types import Array
 
 LABELS = ("easy", "hard", "junk", "ok")
@@ -51,6 +52,16 @@ class RetrievalTruth:
         return any("easy" in labels or "hard" in labels for labels in self.labels)
 
 
+@dataclass(frozen=True, eq=False)
+class RetrievalSet:
+    """A set on disk; distractors are at the end of its database, after the images of the ground truth."""
+
+    name: str
+    truth: RetrievalTruth
+    database: tuple[Path, ...]
+    queries: tuple[Path, ...]
+
+
 def read_truth(path: Path) -> RetrievalTruth:
     """Read a ground truth file, or a folder of the classic sets' text files.
 
@@ -68,11 +79,14 @@ def read_truth(path: Path) -> RetrievalTruth:
     raise DataError(f"{path} is no ground truth", f"its name ends in one of {', '.join(_SUFFIXES)}")
 
 
-def find_truth(folder: Path) -> Path:
+def find_truth(folder: Path) -> Path | None:
     """The ground truth of a set: its ``gnd_*`` file (.json before .pkl before .mat), or its text files.
 
+    Returns:
+        None where the folder has none.
+
     Raises:
-        DataError: there is none, or files of one kind contradict each other by number.
+        DataError: there are several.
     """
     for suffix in _SUFFIXES:
         found = sorted(folder.glob(f"gnd_*{suffix}"))
@@ -83,13 +97,36 @@ def find_truth(folder: Path) -> Path:
             )
         if found:
             return found[0]
-    text = sorted({path.parent for path in folder.rglob("*_query.txt")})
-    if len(text) == 1:
-        return text[0]
-    raise DataError(
-        f"{folder} holds no ground truth (gnd_*.json, gnd_*.pkl, gnd_*.mat, or *_query.txt)",
-        "name the folder of one set, which also has the photos under jpg/",
-    )
+    places = (folder, *(each for each in sorted(folder.iterdir()) if each.is_dir()))
+    return next((place for place in places if any(place.glob("*_query.txt"))), None)
+
+
+def open_sets(root: Path, distractors: Path | None = None) -> list[RetrievalSet]:
+    """The set in a folder, or those in the folders in it, by name.
+
+    Args:
+        distractors: a folder of photos that are wrong for every query, added to each database (the revisited
+            sets have a million of them).
+
+    Raises:
+        DataError: there is none, or a photo of a set is missing.
+    """
+    folders = [root, *(each for each in sorted(root.iterdir()) if each.is_dir())] if root.is_dir() else []
+    found = {folder: path for folder in folders if (path := find_truth(folder)) is not None}
+    if not found:
+        raise DataError(
+            f"{root} holds no ground truth (gnd_*.json, gnd_*.pkl, gnd_*.mat, or *_query.txt)",
+            "name the folder of a set, which also has the photos under jpg/, or one that holds such folders",
+        )
+    chosen = {root: found[root]} if root in found else found
+    more = () if distractors is None else tuple(distractors / name for name in list_photos(distractors))
+    return [_open_set(folder, path, more) for folder, path in chosen.items()]
+
+
+def _open_set(folder: Path, path: Path, distractors: tuple[Path, ...]) -> RetrievalSet:
+    truth, find = read_truth(path), photo_finder(folder)
+    database = tuple(find(name) for name in truth.images) + distractors
+    return RetrievalSet(folder.resolve().name, truth, database, tuple(find(name) for name in truth.queries))
 
 
 def photo_finder(folder: Path) -> Callable[[str], Path]:

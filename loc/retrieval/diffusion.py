@@ -175,8 +175,6 @@ class Diffusion:
         regions: which image each vector belongs to; None: one vector per image.
         k: of :func:`query_signal`, 10 for global and 200 for regional vectors in the paper.
         gamma: exponent of similarities, that of the graph.
-        subset: the graph, to solve on the part that belongs to a query's nearest images (truncation), by
-            conjugate gradients instead of ``solver``; None: on the whole.
     """
 
     vectors: Float32[Array, "m d"]
@@ -191,9 +189,15 @@ class Diffusion:
         return self._pooled(self.solver(*signal))
 
     def truncated_scores(
-        self, query: Float32[Array, "r d"], graph: Graph, images: Int64[Array, " t"], *, alpha: float = ALPHA
+        self,
+        query: Float32[Array, "r d"],
+        graph: Graph,
+        images: Int64[Array, " t"],
+        *,
+        alpha: float = ALPHA,
+        iterations: int = ITERATIONS,
     ) -> Float64[Array, " n"]:
-        """The same on the part of the graph that belongs to ``images``: elsewhere zero.
+        """The same by conjugate gradients on the part of the graph that belongs to ``images``; else zero.
 
         The part has degrees, neighbours of the query and a solution of its own; 10,000 nearest images by a
         global descriptor in the paper, for databases of 10^5.
@@ -201,28 +205,24 @@ class Diffusion:
         nodes = np.sort(images) if self.regions is None else self.regions.nodes_of(images)
         signal = query_signal(*top_k(query, self.vectors[nodes], self.k), self.k, gamma=self.gamma)
         f = np.zeros(len(self.vectors))
-        f[nodes] = conjugate_gradients(graph.part(nodes), alpha=alpha)(*signal)
+        f[nodes] = conjugate_gradients(graph.part(nodes), alpha=alpha, iterations=iterations)(*signal)
         return self._pooled(f)
 
     def _pooled(self, f: Float64[Array, " m"]) -> Float64[Array, " n"]:
         return f if self.regions is None else self.regions.pooled(f)
 
 
-def ranked(
-    scores: Float64[Array, " n"], similar: Int64[Array, " m"], k: int, *, without: int | None = None
-) -> Int64[Array, " k"]:
+def ranked(scores: Float64[Array, " n"], similar: Int64[Array, " m"], k: int) -> Int64[Array, " _"]:
     """At most ``k`` images: those with a positive score, best first, then the most similar of the others.
 
     Args:
         scores: zero or less where diffusion did not reach.
         similar: images by descriptor alone, most similar first; -1 is skipped.
-        without: an image that must not appear.
     """
     reached = np.flatnonzero(scores > 0)
     order = reached[np.lexsort((reached, -scores[reached]))]
     rest = similar[(similar >= 0) & ~np.isin(similar, reached)]
-    both = np.concatenate([order, rest])
-    return both[both != without][:k] if without is not None else both[:k]
+    return np.concatenate([order, rest])[:k]
 
 
 def _check_alpha(alpha: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter
 from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs
 from loc.errors import DataError
 from loc.layouts.cameras import PhotoFile, described_sensor, exif_focal_px, initial_camera
-from loc.retrieval.topk import top_k
+from loc.retrieval.ranking import Ranking
 from loc.runtime.decoding import Color, as_uint8
 from loc.runtime.extraction import PhotoExtractor
 from loc.runtime.images import Photo, read_photo
@@ -116,15 +117,22 @@ class Retrieval:
             vector = self.describe.extract(pixels, name=photo.file.name)
         else:
             vector = np.asarray(self.describe([features]), np.float32)[0]
-        ranked, similarity = top_k(vector[None], self.matrix, len(self.names))
-        wanted = max(self._count(each, similarity[0]) for each in self.generators)
-        return [self.names[row] for row in ranked[0, :wanted] if row >= 0]
+        found: dict[int, None] = {}
+        for generator, rank in zip(self.generators, self._rankings, strict=True):
+            ranked, similarity = rank(vector[None], generator.k)
+            least = getattr(generator, "min_similarity", None)
+            wanted = (ranked[0] >= 0) & (similarity[0] >= (-np.inf if least is None else least))
+            found |= dict.fromkeys(ranked[0, wanted].tolist())
+        return [self.names[row] for row in found]
 
-    @staticmethod
-    def _count(generator: Any, similarity: Array) -> int:
-        """How many of the ranked images a generator asks for."""
-        enough = similarity >= (getattr(generator, "min_similarity", None) or -np.inf)
-        return int(enough[: generator.k].sum())
+    @cached_property
+    def _rankings(self) -> tuple[Ranking, ...]:
+        """One per generator; only retrieval has other orders than that of similarity."""
+        options = [
+            {name: getattr(each, name, None) for name in ("expansion", "diffusion")}
+            for each in self.generators
+        ]
+        return tuple(Ranking(self.matrix, **each) for each in options) if self.matrix is not None else ()
 
 
 def _query_generators(bundle: MapBundle) -> tuple[Any, ...]:

@@ -18,7 +18,9 @@ from jaxtyping import Float32
 
 from loc.config import (
     CovisibilityPairs,
+    DiffusionConfig,
     ExhaustivePairs,
+    ExpansionConfig,
     GpsPairs,
     ListedPairs,
     PairsConfig,
@@ -28,7 +30,7 @@ from loc.config import (
 )
 from loc.errors import ConfigError, DataError
 from loc.layouts.lists import read_pairs
-from loc.retrieval.topk import top_k
+from loc.retrieval.ranking import Ranking
 from loc.stages.covisibility import from_covisibility
 from loc.stages.nearby import nearest_gps, nearest_poses
 from loc.stages.sequences import neighbours, sequences
@@ -70,6 +72,8 @@ def from_retrieval(
     *,
     min_similarity: float | None = None,
     exclude: Iterable[Pair] = (),
+    expansion: ExpansionConfig | None = None,
+    diffusion: DiffusionConfig | None = None,
 ) -> list[Pair]:
     """``(query, database image)`` by similarity of global descriptors: by query, most similar first.
 
@@ -81,16 +85,15 @@ def from_retrieval(
         k: database images per query.
         min_similarity: least dot product of a pair.
         exclude: ``(query, database image)`` that must not be retrieved.
+        expansion, diffusion: other orders than that of similarity (:mod:`loc.retrieval.ranking`).
     """
     rows = {name: row for row, name in enumerate(database)}
     asked = {name: row for row, name in enumerate(queries)}
     banned = {(row, rows[name]) for name, row in asked.items() if name in rows}
     banned |= {(asked[query], rows[name]) for query, name in exclude if query in asked and name in rows}
-    indices, similarities = top_k(
-        query_descriptors,
-        database_descriptors,
-        k,
-        exclude=np.array(sorted(banned), np.int64).reshape(-1, 2),
+    rank = Ranking(database_descriptors, expansion=expansion, diffusion=diffusion)
+    indices, similarities = rank(
+        query_descriptors, k, exclude=np.array(sorted(banned), np.int64).reshape(-1, 2)
     )
     wanted = indices >= 0
     if min_similarity is not None:
@@ -189,7 +192,16 @@ def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
     if not asking or not database:
         return []
     rows = db_rows if request.role == "map" else request.descriptors(asking)
-    return from_retrieval(asking, database, rows, db_rows, config.k, min_similarity=config.min_similarity)
+    return from_retrieval(
+        asking,
+        database,
+        rows,
+        db_rows,
+        config.k,
+        min_similarity=config.min_similarity,
+        expansion=config.expansion,
+        diffusion=config.diffusion,
+    )
 
 
 def _covisibility(config: CovisibilityPairs, request: Request) -> list[Pair]:

@@ -13,7 +13,7 @@ import pytest
 
 from loc.errors import DataError
 from loc.layouts.plain_pickle import read_plain_pickle
-from loc.layouts.revisited import find_truth, photo_finder, read_truth
+from loc.layouts.revisited import find_truth, open_sets, photo_finder, read_truth
 
 GOOD = {
     "imlist": ["a", "b", "c"],
@@ -202,8 +202,10 @@ def test_no_box_is_the_whole_photo(tmp_path):
 
 
 def test_finding_the_ground_truth(tmp_path):
-    with pytest.raises(DataError, match=re.escape("no ground truth (gnd_*.json")):
-        find_truth(tmp_path)
+    assert find_truth(tmp_path) is None
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(DataError, match=re.escape("no ground truth (gnd_*.json")):
+            open_sets(folder)
     (tmp_path / "gnd_x.pkl").write_bytes(pickle.dumps(GOOD))
     assert find_truth(tmp_path).name == "gnd_x.pkl"
     (tmp_path / "gnd_x.json").write_text(json.dumps(GOOD))
@@ -234,6 +236,23 @@ def test_text_files_of_the_classic_sets(tmp_path):
     (lists / "all_souls_1_ok.txt").unlink()
     with pytest.raises(DataError, match=r"cannot read .*all_souls_1_ok\.txt"):
         read_truth(lists)
+
+
+def test_sets_and_distractors(tmp_path):
+    for name in ("second", "first"):
+        (tmp_path / name / "jpg").mkdir(parents=True)
+        (tmp_path / name / "gnd_x.json").write_text(json.dumps(GOOD))
+        for photo in ("a", "b", "c", "q"):
+            (tmp_path / name / f"jpg/{photo}.jpg").touch()
+    (tmp_path / "distractors").mkdir()
+    (tmp_path / "distractors/z.jpg").touch()
+    found = open_sets(tmp_path, tmp_path / "distractors")
+    assert [each.name for each in found] == ["first", "second"]
+    assert [path.name for path in found[0].database] == ["a.jpg", "b.jpg", "c.jpg", "z.jpg"]
+    assert [path.name for path in open_sets(tmp_path / "second")[0].queries] == ["q.jpg"]
+    (tmp_path / "first/jpg/b.jpg").unlink()
+    with pytest.raises(DataError, match="has no photo b"):
+        open_sets(tmp_path)
 
 
 def test_photos_are_found_in_folders_by_landmark(tmp_path):

@@ -1,0 +1,113 @@
+"""``loc bench roxford``: mAP of retrieval methods and rankings on Revisited Oxford and Paris."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loc.cli.console import Batch, Device, Json, Workers, print_json, print_line, print_rows, runtime
+
+if TYPE_CHECKING:
+    from loc.bench.roxford import Row
+
+#: A plug-in that is no method by itself.
+_BRIDGE = "hloc"
+Root = Annotated[
+    Path, typer.Option(help="Folder of a set (gnd_*.json, .pkl or .mat, and jpg/), or one of such folders.")
+]
+Methods = Annotated[
+    str | None, typer.Option(help="Global extractors or presets, with commas; default: all that there are.")
+]
+Rank = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="similarity, aqe, alpha_qe, dba, diffusion, offline, spectral, or options of the pair generator "
+        "retrieval as in '{diffusion: {k: 20}}'; may be given several times."
+    ),
+]
+Features = Annotated[str, typer.Option(help="Local features for methods that aggregate them.")]
+ResizeMax = Annotated[int, typer.Option(min=0, help="Long side of photos, px; 0: as they are.")]
+Distractors = Annotated[Path | None, typer.Option(help="Folder of photos that are wrong for every query.")]
+Fuse = Annotated[bool, typer.Option("--fuse", help="Also fuse the rankings of all methods.")]
+Keep = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Keep what is extracted; run again to resume.")
+]
+
+
+def register(bench: typer.Typer) -> None:
+    """Add the command to ``loc bench``."""
+    bench.command()(roxford)
+
+
+def roxford(
+    root: Root,
+    methods: Methods = None,
+    rank: Rank = None,
+    features: Features = "sift",
+    resize_max: ResizeMax = 1024,
+    distractors: Distractors = None,
+    fuse: Fuse = False,
+    output: Keep = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """Measure mAP of retrieval on Revisited Oxford and Paris, the classic sets, or sets in their format."""
+    from loc.bench.roxford import rank_options, retrieval_table
+    from loc.layouts.revisited import open_sets
+    from loc.plugins.registry import list_plugins
+
+    rankings = rank or ["similarity"]
+    for each in rankings:
+        rank_options(each)  # a typing mistake is told before photos are read
+    registered = [info.name for info in list_plugins("global") if info.name != _BRIDGE]
+    chosen = methods.split(",") if methods else registered
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        if output is None:
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        where = stack.enter_context(runtime(device, workers, batch_size))
+        for data in open_sets(root, distractors):
+            for row in retrieval_table(
+                data,
+                chosen,
+                rankings,
+                features=features,
+                resize_max=resize_max or None,
+                fuse=fuse,
+                workdir=output,
+                runtime=where,
+            ):
+                rows.append(row)
+                if sys.stderr.isatty():
+                    sys.stderr.write(f"{row.set_name}: {row.method} {row.ranking}\n")
+    if json:
+        print_json([row.to_json() for row in rows])
+    else:
+        _print_tables(rows)
+
+
+def _print_tables(rows: list[Row]) -> None:
+    """One table per set: mAP and mP@10 in per cent, by protocol."""
+    for name in dict.fromkeys(row.set_name for row in rows):
+        of_set = [row for row in rows if row.set_name == name]
+        protocols = next((list(row.scores) for row in of_set if row.scores), [])
+        print_line(f"{name} (%)")
+        header = [f"{what} {protocol}" for what in ("mAP", "mP@10") for protocol in protocols]
+        print_rows(["method", "ranking", "dim", *header, ""], [_cells(row, protocols) for row in of_set])
+
+
+def _cells(row: Row, protocols: list[str]) -> list[str]:
+    values = ["–"] * (2 * len(protocols))
+    if row.scores:
+        scores = [row.scores[name] for name in protocols]
+        numbers = [each.mean_ap for each in scores] + [each.mean_precision[-1] for each in scores]
+        values = [f"{100 * number:.1f}" for number in numbers]
+    dimension = "" if row.dimension is None else str(row.dimension)
+    return [row.method, row.ranking, dimension, *values, row.note]

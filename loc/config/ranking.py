@@ -1,0 +1,35 @@
+"""How retrieval ranks images, beyond the similarity of descriptors (:mod:`loc.retrieval.ranking`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from loc.config.checks import Section
+
+
+class ExpansionConfig(Section):
+    """Descriptors averaged with their nearest neighbours (:mod:`loc.retrieval.expansion`)."""
+
+    queries: int = Field(0, ge=0, description="nearest database images averaged into each query")
+    database: int = Field(0, ge=0, description="nearest database images averaged into each database image")
+    alpha: float = Field(3.0, ge=0, description="weights are similarity^alpha; 0: all equal")
+
+
+class DiffusionConfig(Section):
+    """Similarity spread over the neighbourhood graph of the database (:mod:`loc.retrieval.diffusion`)."""
+
+    solver: Literal["conjugate_gradients", "offline", "spectral"] = Field(
+        "conjugate_gradients", description="spectral, offline: more work beforehand, less per query"
+    )
+    k: int = Field(50, ge=1, description="neighbours per image in the graph, itself among them")
+    query_k: int = Field(10, ge=1, description="database images through which a query enters the graph")
+    gamma: float = Field(3.0, gt=0, description="exponent of similarities")
+    alpha: float = Field(0.99, ge=0, lt=1)
+    iterations: int = Field(20, ge=1, description="conjugate gradients; rankings depend on it")
+    rank: int = Field(2000, ge=1, description="spectral: eigenvectors")
+    neighbourhood: int = Field(1000, ge=1, description="offline: images that each one's solution may reach")
+    truncate: int | None = Field(
+        None, ge=1, description="conjugate_gradients: solve on this many nearest images only; null: on all"
+    )

@@ -1,0 +1,186 @@
+"""The retrieval benchmark on a set of coloured photos."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from loc.bench.roxford import PARITY_ONLY, crop_query, rank_options, retrieval_table
+from loc.cli.app import app
+from loc.errors import ConfigError, DataError
+from loc.layouts.revisited import open_sets
+from loc.plugins.protocols import PluginConfig, WeightFile
+from loc.runtime.images import read_photo
+from loc.runtime.runtime import Runtime
+
+RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
+
+
+class MeanColour:
+    """The mean colour of an image."""
+
+    class Config(PluginConfig):
+        pass
+
+    version, licence, paper = 1, "Apache-2.0", ""
+    weights: ClassVar[tuple[WeightFile, ...]] = ()
+    source, color, min_side, needs_fit = "image", "rgb", 1, False
+
+    def __init__(self, config, *, device, dtype):
+        pass
+
+    def __call__(self, images):
+        rows = images.numpy().mean(axis=(2, 3))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class NeverChecked(MeanColour):
+    """The same with weights that the project has never run, and that are not here either."""
+
+    weights = (WeightFile("https://example.org/x.pth", None, "MIT", "", output_checked=False),)
+
+
+class Broken(MeanColour):
+    """A method that fails on every photo."""
+
+    def __call__(self, images):
+        raise ValueError("no")
+
+
+METHOD, UNCHECKED, BROKEN = (f"{__name__}:{cls.__name__}" for cls in (MeanColour, NeverChecked, Broken))
+
+
+def photo(path, left, right):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30], pixels[:, 30:] = left, right
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The query's box holds its red half: red photos are right, the green one is easily found without it."""
+    folder = tmp_path / "coloured"
+    for name, sides in {
+        "red": (RED, RED),
+        "rose": (RED, (220, 60, 60)),
+        "green": (GREEN, GREEN),
+        "blue": (BLUE, BLUE),
+        "query": (RED, GREEN),
+    }.items():
+        photo(folder / f"jpg/{name}.png", *sides)
+    truth = {
+        "imlist": ["green", "blue", "red", "rose"],
+        "qimlist": ["query"],
+        "gnd": [{"bbx": [0, 0, 30, 40], "easy": [2], "hard": [3], "junk": []}],
+    }
+    (folder / "gnd_coloured.json").write_text(json.dumps(truth))
+    return folder
+
+
+def table(root, methods, rankings=("similarity",), *, distractors=None, **more):
+    options = {"features": "sift", "resize_max": 1024, "fuse": False, **more}
+    (data,) = open_sets(root, distractors)
+    return list(
+        retrieval_table(
+            data,
+            methods,
+            rankings,
+            workdir=root.parent / "work",
+            runtime=Runtime(device="cpu", workers=1),
+            **options,
+        )
+    )
+
+
+def test_only_what_is_inside_the_box_is_asked_for(root):
+    (row,) = table(root, [METHOD])
+    assert [row.scores[name].mean_ap for name in ("easy", "medium", "hard")] == [1, 1, 1]
+    assert row.dimension == 3
+    truth = json.loads((root / "gnd_coloured.json").read_text())
+    truth["gnd"][0]["bbx"] = [30, 0, 60, 40]
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    (row,) = table(root, [METHOD])
+    assert row.scores["easy"].mean_ap < 0.5
+
+
+def test_methods_without_numbers_have_rows_that_say_why(root):
+    rows = table(root, [UNCHECKED, "nonesuch", BROKEN, METHOD])
+    assert rows[0].note == PARITY_ONLY == "parity only"
+    assert "no plug-in or preset is called 'nonesuch'" in rows[1].note
+    assert "failed on" in rows[2].note
+    assert [bool(row.scores) for row in rows] == [False, False, False, True]
+
+
+def test_rankings_and_fusion(root):
+    rankings = ["similarity", "diffusion", "{expansion: {queries: 1}}"]
+    rows = table(root, [METHOD, {"use": METHOD}], rankings, fuse=True)
+    assert [row.ranking for row in rows] == rankings * 3
+    assert {row.method for row in rows[-3:]} == {"fusion of 2"}
+    assert all(row.scores["medium"].mean_ap == 1 for row in rows)
+
+
+def test_distractors_are_wrong_answers(root, tmp_path):
+    for name in ("x", "y"):
+        photo(tmp_path / f"distractors/{name}.png", RED, RED)
+    (row,) = table(root, [METHOD], distractors=tmp_path / "distractors")
+    assert 0 < row.scores["hard"].mean_ap < 1
+
+
+def test_a_classic_set_has_one_protocol(root):
+    truth = json.loads((root / "gnd_coloured.json").read_text())
+    truth["gnd"] = [{"bbx": [0, 0, 30, 40], "ok": [2, 3]}]
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    (row,) = table(root, [METHOD])
+    assert list(row.scores) == ["classic"]
+    assert row.scores["classic"].mean_ap == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_crop_is_upright_and_of_the_stored_box(tmp_path, orientation):
+    stored = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(stored).save(tmp_path / "whole.png", exif=exif)
+    Image.fromarray(stored[5:25, 10:50]).save(tmp_path / "part.png", exif=exif)
+    crop_query(tmp_path / "whole.png", (10.2, 4.8, 49.9, 25.1), tmp_path / "crop.png", resize_max=None)
+    crop, part = (read_photo(tmp_path / name, color="gray").pixels for name in ("crop.png", "part.png"))
+    np.testing.assert_array_equal(crop, part)
+
+
+def test_a_crop_is_shrunk_with_its_photo(tmp_path):
+    photo(tmp_path / "a.png", RED, BLUE)
+    for box, wh in (((30, 10, 60, 30), (15, 10)), (None, (30, 20))):
+        crop_query(tmp_path / "a.png", box, tmp_path / "crops/b.png", resize_max=30)
+        with Image.open(tmp_path / "crops/b.png") as image:
+            assert image.size == wh
+    with pytest.raises(DataError, match=r"nothing of .* is inside its box"):
+        crop_query(tmp_path / "a.png", (70, 0, 90, 10), tmp_path / "c.png", resize_max=None)
+
+
+def test_rankings_by_name_and_by_options():
+    assert rank_options("alpha_qe").expansion.queries == 50
+    assert rank_options("{diffusion: {k: 7}}").diffusion.k == 7
+    with pytest.raises(ConfigError, match="no ranking is called 'difusion'"):
+        rank_options("difusion")
+    with pytest.raises(ConfigError, match="kk"):
+        rank_options("{diffusion: {kk: 7}}")
+
+
+def test_command(root):
+    arguments = ["bench", "roxford", "--root", str(root), "--methods", f"{METHOD},{UNCHECKED}"]
+    result = CliRunner().invoke(app, [*arguments, "--workers", "1", "--device", "cpu", "--rank", "aqe"])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert any(line.startswith("coloured (%)") for line in lines)
+    assert any(METHOD in line and line.split()[1:6] == ["aqe", "3", *["100.0"] * 3] for line in lines)
+    assert any(UNCHECKED in line and line.endswith(PARITY_ONLY) for line in lines)
+    result = CliRunner().invoke(app, [*arguments, "--workers", "1", "--json"])
+    rows = json.loads(result.output[result.output.index("[") :])
+    assert rows[0]["medium"]["mAP"] == 1
+    assert rows[1]["note"] == PARITY_ONLY
