@@ -25,6 +25,7 @@ from loc.stages.artefacts import Features, Globals, Matched, PairList
 from loc.stages.correspond import features_block, match_images
 from loc.stages.evaluate import Report, evaluate
 from loc.stages.extract import extract_features, extract_globals
+from loc.stages.learn import fitted_extractor
 from loc.stages.localize import Poses, localize
 from loc.stages.map import make_map
 from loc.stages.match import match_pairs
@@ -107,7 +108,8 @@ class _Line:
         runtime: Runtime = self.where["runtime"]
         plugin = resolve_block(section, getattr(self.config, section))
         plugin = plugin if extractor is None else plugin.for_features(extractor)
-        return plugin.ready(runtime.torch_device)
+        plugin = plugin.ready(runtime.torch_device)
+        return fitted_extractor(plugin, self.scene.db, **self.where) if section == "features" else plugin
 
     def describe(self, images: Sequence[ImageRecord]) -> tuple[Features, Globals | None]:
         plugin = self.plugin("features")

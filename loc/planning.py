@@ -35,6 +35,7 @@ from loc.stages.extract import (
     global_fields,
 )
 from loc.stages.fit import fit_folder
+from loc.stages.learn import planned_extractor
 from loc.stages.localize import pose_fields
 from loc.stages.map import planned_map
 from loc.stages.match import match_fields, match_folder, match_pairs
@@ -127,11 +128,14 @@ def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime 
     matcher = matcher.ready(runtime.torch_device, fetch=False)
     if not extractor.is_here or not matcher.is_here:
         sample = 0  # a prediction downloads nothing
+    unfitted = extractor
+    extractor = planned_extractor(extractor, scene.db, workdir=workdir, runtime=runtime)
+    shown = unfitted if extractor.state is None or not is_done(extractor.state) else extractor
     keys, unreadable = content_keys(scene.images, runtime)
     images = [image for image in scene.images if image.name in keys]
     pixels = _pixels(images, extractor)
     store = FeatureStore(features_folder(extractor, workdir), feature_fields(extractor))
-    with _sampled(images, sample, extractor, matcher, runtime) as rates:
+    with _sampled(images, sample, shown, matcher, runtime) as rates:
         features = _features_step(store, [keys[image.name] for image in images], pixels, rates, runtime)
         artefact = Features(store, keys, unreadable, extractor)
         walked = _Walk(config, scene, artefact, matcher, workdir)

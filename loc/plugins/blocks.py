@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field, create_model
 
 from loc.config import Block, RunConfig, apply_overrides, read_yaml, suggest, validate
-from loc.errors import ConfigError, LocError, PluginError
+from loc.errors import ConfigError, LocError, PluginError, StoreError
 from loc.plugins.photos import Photos
 from loc.plugins.precision import resolve_precision
 from loc.plugins.protocols import Kind, PluginConfig
@@ -18,6 +20,8 @@ from loc.plugins.registry import list_plugins, load_plugin
 from loc.weights.card import WeightFile
 from loc.weights.files import find, identity, locate
 
+#: Name of the arrays in the product of a fit.
+STATE = "state.npz"
 SECTIONS: dict[str, Kind] = {"features": "extractor", "globals": "global", "matcher": "matcher"}
 
 
@@ -26,7 +30,8 @@ class ResolvedPlugin:
     """A plug-in chosen by a config: its class, its validated options, and the runtime's.
 
     ``stage_options`` are the options that the runtime, not the plug-in, acts on
-    (``resize_max`` of anything that looks at pixels).
+    (``resize_max`` of anything that looks at pixels). ``state`` is the product with what an extractor
+    learned from the database images, or None.
     """
 
     kind: Kind
@@ -34,11 +39,15 @@ class ResolvedPlugin:
     cls: Any
     config: PluginConfig
     stage_options: dict[str, Any]
+    state: Path | None = None
 
     def build(self, *, device: str = "cpu") -> Any:
         """The plug-in, ready to be called; whatever its constructor raises names it."""
         try:
-            return self.cls(self.config, device=device, dtype="float32")
+            plugin = self.cls(self.config, device=device, dtype="float32")
+            if self.state is not None:
+                plugin.load_state(_arrays(self.state / STATE))
+            return plugin
         except LocError:
             raise
         except Exception as error:
@@ -49,13 +58,14 @@ class ResolvedPlugin:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What changes this plug-in's numbers, for :func:`loc.stores.fingerprint`."""
-        return {
+        fields = {
             "plugin": self.name,
             "version": self.cls.version,
             "config": self.config.model_dump(mode="json"),
             "stage_options": self.stage_options,
             "weights": [identity(file) for file in self.weights],
         }
+        return fields if self.state is None else {**fields, "fit": self.state.name}
 
     @property
     def weights(self) -> tuple[WeightFile, ...]:
@@ -103,6 +113,16 @@ class ResolvedPlugin:
             return self
         settled = {"precision": resolve_precision("auto", device())}
         return replace(self, config=self.config.model_copy(update=settled))
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(
+            f"the fit {path.parent} cannot be read: {error}", f"delete the folder {path.parent} and run again"
+        ) from error
 
 
 class StageOptions(PluginConfig):

@@ -7,7 +7,7 @@ moved or copied to another machine as a whole.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from loc.sfm.index import PointIndex
 from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.files import read_json, read_sealed, write_sealed
 from loc.stores.parts import ItemKey
-from loc.stores.products import is_done, read_manifest
+from loc.stores.products import check_product, is_done, read_manifest
 from loc.types import Camera, Pose
 
 FORMAT = 1
@@ -39,6 +39,7 @@ class MapBundle:
         features_folder: store of the database images' local features.
         globals_folder: store of their global descriptors, or None.
         fit_folder: product with the fitted state of the global extractor, or None.
+        extractor_fit: product with the fitted state of the extractor of local features, or None.
         blocks: plain JSON of the config: ``features``, ``globals``, ``matcher`` (plug-in blocks,
             ``{"use": …, option: …}``), ``localize``, and whatever else the run put there.
         stats: counts of the map, see ``stats.json``.
@@ -55,6 +56,7 @@ class MapBundle:
     features_folder: Path
     globals_folder: Path | None = None
     fit_folder: Path | None = None
+    extractor_fit: Path | None = None
     blocks: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     keypoints_folder: Path | None = None
@@ -85,7 +87,10 @@ class MapBundle:
     def extractor(self) -> ResolvedPlugin:
         """The extractor the database features were made with, with its options."""
         block = self._block("features") if "features" not in self.blocks else self.blocks["features"]
-        return resolve_block("features", block, source=str(self.folder / FILE))
+        plugin = resolve_block("features", block, source=str(self.folder / FILE))
+        if self.extractor_fit is not None:
+            check_product(_existing(self.extractor_fit, "fit of the extractor"))
+        return replace(plugin, state=self.extractor_fit)
 
     @property
     def matcher(self) -> ResolvedPlugin:
@@ -183,6 +188,8 @@ class MapBundle:
             "fit": relative(self.fit_folder),
             "blocks": self.blocks,
         }
+        if self.extractor_fit is not None:
+            data["extractor_fit"] = relative(self.extractor_fit)
         if self.keypoints_folder is not None:
             data["keypoints"] = {
                 "folder": relative(self.keypoints_folder),
@@ -230,6 +237,7 @@ def _bundle(folder: Path, data: dict[str, Any]) -> MapBundle:
         features_folder=run / data["features"],
         globals_folder=run / data["globals"] if data["globals"] else None,
         fit_folder=run / data["fit"] if data["fit"] else None,
+        extractor_fit=run / data["extractor_fit"] if data.get("extractor_fit") else None,
         blocks=data["blocks"],
         stats=read_json(folder / "stats.json"),
         keypoints_folder=None if own is None else run / own["folder"],

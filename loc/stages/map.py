@@ -77,6 +77,7 @@ def make_map(
         masks={} if own is None else {name: each.mask for name, each in job.records.items() if each.mask},
         globals_folder=None if globals_ is None else globals_.store.folder,
         fit_folder=None if globals_ is None else globals_.fit,
+        extractor_fit=features.plugin.state,
         blocks=blocks,
     )
     # Not part of the product: a run that reuses the map with other options of localization, or with
