@@ -1,23 +1,27 @@
-"""LightGlue: an attention network that matches two sets of local features; the network is kornia's.
+"""LightGlue: an attention network that matches two sets of local features.
 
 P. Lindenberger, P.-E. Sarlin and M. Pollefeys, LightGlue: Local Feature Matching at Light Speed, ICCV 2023.
 
-Pairs run one at a time and stop early each by itself, so the result of a pair does not depend on its
-neighbours; on a CPU that is also faster than padded batches, which all pay for the hardest pair.
+Every pair stops early and drops points by its own numbers, alone or in a batch, and its matches do not depend
+on its neighbours. Alone it is computed on what is left of it; a batch runs padded, as deep as its hardest
+pair. On a CPU, which a lone pair keeps busy, alone is faster (`loc bench match`); a GPU needs batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from loc.conventions import center_from_corner
 from loc.errors import PluginError
-from loc.nets.kornia import import_kornia
+from loc.nets.lightglue import LAYERS, Encoded, LightGlueNet, Shape, Thresholds, shapes
+from loc.plugins.precision import Precision, torch_dtype
 from loc.plugins.protocols import PluginConfig, WeightFile
+from loc.runtime.buckets import buckets, padded
 from loc.types import LocalFeatures, Matches
 from loc.weights.files import locate
 from loc.weights.tensors import fitted, read_file
@@ -29,7 +33,8 @@ _PAPER = "P. Lindenberger, P.-E. Sarlin and M. Pollefeys, LightGlue, ICCV 2023"
 _URL = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/"
 #: Extractors there are weights for, and the length of their descriptors.
 _TRAINED_FOR = {"disk": 128, "aliked": 128}
-_LAYERS = 9
+#: Pairs in a batch on a GPU, and batches asked for in one call, so that buckets fill up.
+_GPU_BATCH, _BATCHES_AT_ONCE = 8, 8
 
 
 class LightGlueConfig(PluginConfig):
@@ -44,19 +49,20 @@ class LightGlueConfig(PluginConfig):
     max_keypoints: int = Field(
         2048, ge=1, description="match only the first this many of an image: time grows with their square"
     )
-
-
-class _Prepared(NamedTuple):
-    keypoints: torch.Tensor  # (1, n, 2) px
-    descriptors: torch.Tensor  # (1, n, d)
-    image_wh: torch.Tensor  # (1, 2)
+    precision: Precision = Field("auto", description="of the network; auto: the fastest that is native")
+    # Numbers do not depend on it, so it is no part of a fingerprint.
+    batch: Literal["auto", "never"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        exclude=True,
+        description="pairs of similar size per pass; auto: 8 on a GPU, never on a CPU, where that is slower",
+    )
 
 
 class LightGlue:
     """Matches with confidences; needs features that it was trained for."""
 
     Config: ClassVar[type[LightGlueConfig]] = LightGlueConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     licence: ClassVar[str] = "Apache-2.0"
     paper: ClassVar[str] = _PAPER
     weights: ClassVar[tuple[WeightFile, ...]] = tuple(
@@ -73,7 +79,22 @@ class LightGlue:
             )
         self.config = config
         self._device = device
-        self._net = _network(config, locate(self.weights_for(config)[0])).to(device).eval()
+        path = locate(self.weights_for(config)[0])
+        self._net = LightGlueNet(
+            _weights(path, _TRAINED_FOR[config.features]),
+            device=device,
+            dtype=torch_dtype(config.precision, device),
+        )
+        self._thresholds = Thresholds(config.depth_confidence, config.width_confidence, config.min_score)
+        choice = config.batch
+        if choice == "auto":
+            choice = _GPU_BATCH if device.startswith("cuda") else "never"
+        self._batch = None if choice == "never" else choice
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs a call should have."""
+        return _BATCHES_AT_ONCE * self._batch if self._batch else 1
 
     @classmethod
     def weights_for(cls, config: LightGlueConfig) -> tuple[WeightFile, ...]:
@@ -97,8 +118,8 @@ class LightGlue:
             )
         return config.model_copy(update={"features": extractor})
 
-    def prepare(self, features: LocalFeatures) -> _Prepared:
-        """Move one image's features to the device."""
+    def prepare(self, features: LocalFeatures) -> Encoded:
+        """Move one image's features to the device, and compute there what does not depend on a partner."""
         import torch
 
         expected = _TRAINED_FOR[self.config.features]
@@ -111,60 +132,47 @@ class LightGlue:
         kept = slice(self.config.max_keypoints)
         xy = center_from_corner(features.keypoints[kept])
         # Points in the outer half pixel would leave the range the network's encoding is made for.
-        xy = np.clip(xy, 0, np.asarray(features.image_wh) - 1)
+        xy = np.clip(xy, 0, np.asarray(features.image_wh) - 1).astype(np.float32)
         rows = features.descriptors[kept].reshape(len(xy), expected).astype(np.float32)
-        return _Prepared(
-            torch.from_numpy(xy.astype(np.float32))[None].to(self._device),
-            torch.from_numpy(rows)[None].to(self._device),
-            torch.tensor([features.image_wh], dtype=torch.float32, device=self._device),
-        )
+        with torch.inference_mode():
+            return self._net.encode(
+                torch.from_numpy(xy).to(self._device),
+                torch.from_numpy(rows).to(self._device),
+                features.image_wh,
+            )
 
-    def __call__(self, pairs: Sequence[tuple[_Prepared, _Prepared]]) -> list[Matches]:
+    def __call__(self, pairs: Sequence[tuple[Encoded, Encoded]]) -> list[Matches]:
         """One :class:`Matches` per pair."""
-        return [self._match(first, second) for first, second in pairs]
+        out = [Matches.empty()] * len(pairs)
+        sizes = [(len(first.x), len(second.x)) for first, second in pairs]
+        for bucket in buckets(sizes, self._batch or 1):
+            first, second = sizes[bucket[0]]
+            shape = Shape(self._batch, padded(first), padded(second)) if self._batch else None
+            for number, found in zip(bucket, self._forward([pairs[n] for n in bucket], shape), strict=True):
+                out[number] = found
+        return out
 
-    def _match(self, first: _Prepared, second: _Prepared) -> Matches:
+    def _forward(self, pairs: list[tuple[Encoded, Encoded]], shape: Shape | None) -> list[Matches]:
+        """Pairs in one pass through the network."""
         import torch
 
-        if not first.keypoints.shape[1] or not second.keypoints.shape[1]:
-            return Matches.empty()
-        data = {
-            f"image{side}": {
-                "keypoints": each.keypoints,
-                "descriptors": each.descriptors,
-                "image_size": each.image_wh,
-            }
-            for side, each in enumerate((first, second))
-        }
         with torch.inference_mode():
-            found = self._net(data)
-        rows = found["matches"][0].cpu().numpy().astype(np.int32)
-        scores = found["scores"][0].float().cpu().numpy().clip(0, 1)
-        order = np.lexsort((rows[:, 1], rows[:, 0]))
-        return Matches(np.ascontiguousarray(rows[order]), np.ascontiguousarray(scores[order]))
+            found = self._net.match(pairs, self._thresholds, shape)
+        return [
+            Matches(rows.cpu().numpy().astype(np.int32), scores.cpu().numpy().clip(0, 1))
+            for rows, scores in found
+        ]
 
 
-def _network(config: LightGlueConfig, path: Any) -> Any:
-    """kornia's network with the authors' weights, older names of the layers translated."""
-    net = import_kornia("lightglue", "LightGlue")(
-        None,
-        weights=None,
-        input_dim=_TRAINED_FOR[config.features],
-        depth_confidence=config.depth_confidence,
-        width_confidence=config.width_confidence,
-        filter_threshold=config.min_score,
-    )
-    renamed = {}
+def _weights(path: Path, input_dim: int) -> dict[str, torch.Tensor]:
+    """The tensors of the authors' file, older names of the layers translated."""
+    renamed: dict[str, Any] = {}
     for key, value in read_file(path).items():
         for part in ("self_attn", "cross_attn"):
             if key.startswith(f"{part}."):
                 number, _, rest = key[len(part) + 1 :].partition(".")
                 key = f"transformers.{number}.{part}.{rest}"
         renamed[key] = value
-    state = net.state_dict()
-    own = {"confidence_thresholds": state.pop("confidence_thresholds")}
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    # A training-time ratio that inference does not read.
-    extra = tuple(f"log_assignment.{number}.r" for number in range(_LAYERS)) + tuple(own)
-    net.load_state_dict({**own, **fitted(renamed, shapes, path, ignore=extra)})
-    return net
+    # What inference does not read, and the schedule of confidences, which is computed.
+    ignored = (*(f"log_assignment.{number}.r" for number in range(LAYERS)), "confidence_thresholds")
+    return fitted(renamed, shapes(input_dim), path, ignore=ignored)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from PIL import Image
 from loc.errors import PluginError
 from loc.extractors.aliked import Aliked, AlikedConfig
 from loc.extractors.disk import Disk, DiskConfig
-from loc.matchers.lightglue import LightGlue, LightGlueConfig
+from loc.matchers.lightglue import LightGlue, LightGlueConfig, _weights
+from loc.nets.lightglue import LightGlueNet
 from loc.plugins.blocks import resolve_block
 from loc.types import LocalFeatures
 
@@ -54,6 +57,121 @@ def test_inliers_of_a_real_pair(pair, name, say) -> None:
     say(f"{name} + lightglue, fountain 480 px, 512 keypoints: {inliers.sum()} of {len(alone)} inliers")
     assert inliers.sum() > 200
     assert inliers.mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def features(pair) -> list[LocalFeatures]:
+    folder = Path(__file__).parents[3] / ".cache" / "weights"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOC_WEIGHTS_DIR", str(folder))
+        patch.setenv("LOC_OFFLINE", "1")
+        extractor = Aliked(AlikedConfig(max_keypoints=300))
+        return [extractor(image)[0] for image in pair]
+
+
+def _first(features: LocalFeatures, count: int) -> LocalFeatures:
+    return features.select(np.arange(count))
+
+
+#: Keypoints of both images of eight pairs: two buckets, and points that hardly match.
+COUNTS = [(250, 256), (256, 131), (40, 30), (250, 100), (1, 200), (201, 260), (120, 119), (256, 256)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_matches_do_not_depend_on_the_batch(features, precision) -> None:
+    """Calls with 1, 3 and 8 pairs: the same bits. A pair without padding: the same matches in float32."""
+    options = {"features": "aliked", "precision": precision, "min_score": 0.05}
+    matcher = LightGlue(LightGlueConfig(**options, batch=8))
+    alone = LightGlue(LightGlueConfig(**options, batch="never"))
+    pairs = [
+        (matcher.prepare(_first(features[0], a)), matcher.prepare(_first(features[1], b))) for a, b in COUNTS
+    ]
+    together = matcher(pairs)
+    assert sum(len(found) for found in together) > 300
+    threes = matcher(pairs[:3]), matcher(pairs[5:])
+    for mine, other in zip((*threes[0], *threes[1]), together[:3] + together[5:], strict=True):
+        assert np.array_equal(mine.indices, other.indices)
+        assert np.array_equal(mine.scores, other.scores)
+    for number in (3, 4):
+        assert np.array_equal(matcher([pairs[number]])[0].indices, together[number].indices)
+    if precision == "fp32":
+        for mine, other in zip(alone(pairs), together, strict=True):
+            assert np.array_equal(mine.indices, other.indices)
+            np.testing.assert_allclose(mine.scores, other.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [0.7, -1])
+def test_all_layers_in_a_batch(features, width) -> None:
+    """Without stopping, points dropped or not: a padded batch gives what its pairs give alone."""
+    options = {"features": "aliked", "precision": "fp32", "depth_confidence": -1, "width_confidence": width}
+    batched, alone = (LightGlue(LightGlueConfig(**options, batch=batch)) for batch in (2, "never"))
+    pairs = [
+        (batched.prepare(_first(features[0], a)), batched.prepare(_first(features[1], b)))
+        for a, b in ((256, 129), (60, 200))
+    ]
+    for mine, other in zip(batched(pairs), alone(pairs), strict=True):
+        assert len(mine) > 10
+        assert np.array_equal(mine.indices, other.indices)
+        np.testing.assert_allclose(mine.scores, other.scores, atol=1e-4)
+
+
+def test_one_forward_per_bucket(features, monkeypatch) -> None:
+    forwards: list[int] = []
+    match = LightGlueNet.match
+
+    def counting(self, pairs, *rest, **options):
+        forwards.append(len(pairs))
+        return match(self, pairs, *rest, **options)
+
+    monkeypatch.setattr(LightGlueNet, "match", counting)
+    few = [(12, 9), (300, 280), (20, 256), (0, 5), (299, 260), (1, 1)]
+    for batch, expected in ((8, [3, 2]), (2, [2, 1, 2]), ("never", [1] * 5)):
+        forwards.clear()
+        matcher = LightGlue(LightGlueConfig(features="aliked", batch=batch))
+        found = matcher([tuple(map(matcher.prepare, map(_first, features, pair))) for pair in few])
+        assert forwards == expected
+        assert len(found[3]) == 0
+
+
+@pytest.mark.parametrize("confidence", [(0.95, 0.99), (-1.0, -1.0)])
+def test_equals_kornia(features, confidence, public_weights) -> None:
+    """The folded weights and the fused attention give what the plain network gives."""
+    depth, width = confidence
+    net = pytest.importorskip("kornia.feature").LightGlue(
+        None, weights=None, input_dim=128, depth_confidence=depth, width_confidence=width
+    )
+    state = _weights(public_weights / "aliked_lightglue.pth", 128)
+    missing = net.load_state_dict(state, strict=False).missing_keys
+    assert missing == ["confidence_thresholds"]
+    options = LightGlueConfig(
+        features="aliked", depth_confidence=depth, width_confidence=width, precision="fp32"
+    )
+    matcher = LightGlue(options)
+    data = {
+        f"image{side}": {
+            "keypoints": torch.from_numpy(each.keypoints)[None] - 0.5,
+            "descriptors": torch.from_numpy(each.descriptors)[None],
+            "image_size": torch.tensor([each.image_wh], dtype=torch.float32),
+        }
+        for side, each in enumerate(features)
+    }
+    with torch.inference_mode():
+        expected = net.eval()(data)
+    (found,) = matcher([tuple(map(matcher.prepare, features))])
+    assert found.indices.tolist() == expected["matches"][0].tolist()
+    np.testing.assert_allclose(found.scores, expected["scores"][0].numpy(), atol=1e-4)
+
+
+def test_what_enters_the_fingerprint() -> None:
+    """The precision that `auto` stands for, not the batch: that one changes no numbers."""
+    disk = resolve_block("features", "disk")
+    plain, batched = (
+        resolve_block("matcher", {"use": "lightglue", **more}).for_features(disk).ready(lambda: "cpu")
+        for more in ({}, {"batch": 4})
+    )
+    assert plain.config.precision in ("fp32", "bf16")
+    assert batched.config.batch == 4
+    assert plain.fingerprint_fields() == batched.fingerprint_fields()
 
 
 def test_the_run_s_extractor_chooses_the_weights() -> None:
