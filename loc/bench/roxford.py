@@ -136,7 +136,9 @@ def retrieval_table(
             continue
         rows, asked = described
         for name, config in options.items():
-            ranking = Ranking(rows, expansion=config.expansion, diffusion=config.diffusion)
+            ranking = Ranking(
+                rows, regions=plugin.regions, expansion=config.expansion, diffusion=config.diffusion
+            )
             order, _ = ranking(asked, len(rows))
             found[name].append(order)
             yield Row(data.name, label, name, rows.shape[1], _scores(data, order))

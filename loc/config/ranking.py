@@ -23,13 +23,22 @@ class DiffusionConfig(Section):
     solver: Literal["conjugate_gradients", "offline", "spectral"] = Field(
         "conjugate_gradients", description="spectral, offline: more work beforehand, less per query"
     )
-    k: int = Field(50, ge=1, description="neighbours per image in the graph, itself among them")
-    query_k: int = Field(10, ge=1, description="database images through which a query enters the graph")
+    k: int | None = Field(
+        None,
+        ge=1,
+        description="neighbours in the graph, the image itself among them; null: 50, of regions 200",
+    )
+    query_k: int | None = Field(
+        None, ge=1, description="neighbours by which a query enters the graph; null: 10, of regions 200"
+    )
     gamma: float = Field(3.0, gt=0, description="exponent of similarities")
     alpha: float = Field(0.99, ge=0, lt=1)
     iterations: int = Field(20, ge=1, description="conjugate gradients; rankings depend on it")
     rank: int = Field(2000, ge=1, description="spectral: eigenvectors")
     neighbourhood: int = Field(1000, ge=1, description="offline: images that each one's solution may reach")
+    regions: int | None = Field(
+        None, ge=1, description="of a regional descriptor: reduced to this many per image; null: all"
+    )
     truncate: int | None = Field(
         None, ge=1, description="conjugate_gradients: solve on this many nearest images only; null: on all"
     )

@@ -91,6 +91,11 @@ class ResolvedPlugin:
         return self.kind == "matcher" and reads_images(self.cls)
 
     @property
+    def regions(self) -> int:
+        """Vectors in each row of this global extractor; more than one for a regional descriptor."""
+        return int(self.cls.regions(self.config)) if hasattr(self.cls, "regions") else 1
+
+    @property
     def is_here(self) -> bool:
         """Whether all of its weights are on this machine."""
         return all(find(file) is not None for file in self.weights)

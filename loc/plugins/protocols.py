@@ -81,6 +81,9 @@ class GlobalExtractor(Plugin, Protocol):
     A plug-in that learns from the database (codebook, PCA) sets ``needs_fit = True``: ``fit`` gets
     the inputs of the database images, in order of their names, and returns arrays; ``load_state``
     takes them back. The state is an artefact of its own and part of the fingerprint.
+
+    A plug-in whose rows hold several vectors of an image one after another (its regions, zeros for
+    none) defines ``regions(config)``, a class method that returns how many; diffusion then runs on them.
     """
 
     source: ClassVar[Literal["image", "features"]]

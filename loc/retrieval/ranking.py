@@ -6,12 +6,16 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
 from loc.config.ranking import DiffusionConfig, ExpansionConfig
+from loc.errors import ConfigError
 from loc.retrieval.diffusion import Diffusion, Solver, conjugate_gradients, offline, ranked, spectral
 from loc.retrieval.expansion import augment_database, expand_queries
 from loc.retrieval.graph import Graph, knn_graph
+from loc.retrieval.regions import pooled_rows, reduced_regions, regions_of_rows, weighted_regions
 from loc.retrieval.topk import top_k
 
 Array = np.ndarray
+#: Neighbours in the graph and of a query (Iscen et al., CVPR 2017): for one vector per image, for regions.
+_NEIGHBOURS = {False: (50, 10), True: (200, 200)}
 
 
 class Ranking:
@@ -19,29 +23,49 @@ class Ranking:
 
     Database-side augmentation comes first, query expansion runs on what it made, and diffusion on both. The
     graph is built here, once; queries are never part of it.
+
+    A row may hold several vectors of an image one after another (its regions, zeros for none). Diffusion then
+    runs on the regions; similarity is that of their normalised sums.
     """
 
     def __init__(
         self,
         database: Float32[Array, "n d"],
         *,
+        regions: int = 1,
         expansion: ExpansionConfig | None = None,
         diffusion: DiffusionConfig | None = None,
     ) -> None:
-        """Prepare ``database`` (rows of unit norm, or zero: never found)."""
+        """Prepare a database.
+
+        Args:
+            database: rows of unit norm, or zero: never found.
+            regions: vectors in a row.
+
+        Raises:
+            ConfigError: expansion together with diffusion of regions, or regions where there are none.
+            DataError: rows that are no multiple of ``regions``, or not finite.
+        """
         self._expansion = expansion or ExpansionConfig()
         self._options = diffusion
-        if self._expansion.database:
-            database = augment_database(database, self._expansion.database, alpha=self._expansion.alpha)
-        self._database = database
-        if diffusion is not None:
-            self._graph = knn_graph(database, diffusion.k, gamma=diffusion.gamma)
-            self._diffusion = Diffusion(
-                database,
-                _solver(diffusion, self._graph, database),
-                k=diffusion.query_k,
-                gamma=diffusion.gamma,
+        self._per_row = regions
+        if regions > 1 and diffusion is not None and (self._expansion.queries or self._expansion.database):
+            raise ConfigError(
+                "expansion averages whole descriptors, and diffusion of regions uses none",
+                "take one of them out of the pair generator",
             )
+        if regions == 1 and diffusion is not None and diffusion.regions is not None:
+            raise ConfigError(
+                "diffusion.regions reduces the regions of an image, and this descriptor has one vector for each",
+                "take it out, or use a regional descriptor",
+            )
+        self._database = pooled_rows(database, regions)
+        if self._expansion.database:
+            self._database = augment_database(
+                self._database, self._expansion.database, alpha=self._expansion.alpha
+            )
+        if diffusion is not None:
+            self._prepare(database if regions > 1 else self._database, diffusion)
 
     def __call__(
         self, queries: Float32[Array, "q d"], k: int, *, exclude: Int[Array, "e 2"] | None = None
@@ -52,18 +76,20 @@ class Ranking:
         that it does not reach follow by similarity with a score of 0. -1 and -inf fill short rows.
 
         Args:
+            queries: rows like those of the database.
             exclude: ``(query row, database row)`` that must not appear.
         """
+        rows = pooled_rows(queries, self._per_row)
         if self._expansion.queries:
-            queries = expand_queries(
-                queries, self._database, self._expansion.queries, alpha=self._expansion.alpha
-            )
-        indices, similarities = top_k(queries, self._database, k, exclude=exclude)
+            rows = expand_queries(rows, self._database, self._expansion.queries, alpha=self._expansion.alpha)
+        indices, similarities = top_k(rows, self._database, k, exclude=exclude)
         if self._options is None:
             return indices, similarities
         out, scores = np.full_like(indices, -1), np.full_like(similarities, -np.inf)
-        for row, query in enumerate(queries):
-            found = self._scores(query[None])
+        for row in range(len(queries)):
+            whole = rows[row : row + 1]
+            parts = whole if self._per_row == 1 else regions_of_rows(queries[row : row + 1], self._per_row)[0]
+            found = self._scores(parts, whole, self._options)
             if exclude is not None:
                 found[exclude[exclude[:, 0] == row, 1]] = 0
             order = ranked(found, indices[row], indices.shape[1])
@@ -71,21 +97,37 @@ class Ranking:
             scores[row, : len(order)] = np.maximum(found[order], 0)
         return out, scores
 
-    def _scores(self, query: Float32[Array, "1 d"]) -> Float64[Array, " n"]:
-        options = self._options
-        if options is None or options.truncate is None or options.truncate >= len(self._database):
-            return self._diffusion.scores(query)
-        nearest, _ = top_k(query, self._database, options.truncate)
+    def _prepare(self, rows: Float32[Array, "n d"], options: DiffusionConfig) -> None:
+        many = self._per_row > 1
+        vectors, regions = rows, None
+        if many:
+            vectors, image_of = regions_of_rows(rows, self._per_row)
+            if options.regions is not None:
+                vectors, image_of = reduced_regions(vectors, image_of, options.regions)
+            regions = weighted_regions(vectors, image_of, len(rows))
+        k, query_k = _NEIGHBOURS[many]
+        self._graph = knn_graph(vectors, options.k or k, gamma=options.gamma)
+        solver = _solver(options, self._graph, vectors)
+        self._diffusion = Diffusion(
+            vectors, solver, regions, k=options.query_k or query_k, gamma=options.gamma
+        )
+
+    def _scores(
+        self, parts: Float32[Array, "r e"], whole: Float32[Array, "1 d"], options: DiffusionConfig
+    ) -> Float64[Array, " n"]:
+        if options.truncate is None or options.truncate >= len(self._database):
+            return self._diffusion.scores(parts)
+        nearest, _ = top_k(whole, self._database, options.truncate)
         images = nearest[0][nearest[0] >= 0]
         return self._diffusion.truncated_scores(
-            query, self._graph, images, alpha=options.alpha, iterations=options.iterations
+            parts, self._graph, images, alpha=options.alpha, iterations=options.iterations
         )
 
 
-def _solver(options: DiffusionConfig, graph: Graph, database: Float32[Array, "n d"]) -> Solver:
+def _solver(options: DiffusionConfig, graph: Graph, vectors: Float32[Array, "m d"]) -> Solver:
     if options.solver == "spectral":
         return spectral(graph, options.rank, alpha=options.alpha)
     if options.solver == "offline":
-        nearest, _ = top_k(database, database, options.neighbourhood)
+        nearest, _ = top_k(vectors, vectors, options.neighbourhood)
         return offline(graph, nearest, alpha=options.alpha, iterations=options.iterations)
     return conjugate_gradients(graph, alpha=options.alpha, iterations=options.iterations)

@@ -46,6 +46,36 @@ class Regions:
         return np.flatnonzero(wanted[self.image_of]).astype(np.int64)
 
 
+def regions_of_rows(
+    rows: Float32[Array, "n d"], size: int
+) -> tuple[Float32[Array, "m e"], Int64[Array, " m"]]:
+    """The vectors of rows that hold ``size`` of them each, one after another: L2-normalised, zeros left out.
+
+    Returns:
+        The vectors and their images (numbers of rows), ascending.
+
+    Raises:
+        DataError: rows cannot be divided so.
+    """
+    if size < 1 or rows.shape[1] % size:
+        raise DataError(f"rows of {rows.shape[1]} values do not hold {size} vectors each")
+    vectors = rows.reshape(len(rows) * size, -1)
+    norms = np.linalg.norm(vectors, axis=1)
+    there = np.flatnonzero(norms > 0)
+    return vectors[there] / norms[there, None], there // size
+
+
+def pooled_rows(rows: Float32[Array, "n d"], size: int) -> Float32[Array, "n e"]:
+    """One vector per row: the L2-normalised sum of its ``size`` normalised vectors, as in R-MAC."""
+    if size == 1:
+        return rows
+    vectors, owners = regions_of_rows(rows, size)
+    out = np.zeros((len(rows), rows.shape[1] // size), np.float32)
+    np.add.at(out, owners, vectors)
+    norms = np.linalg.norm(out, axis=1, keepdims=True)
+    return np.divide(out, norms, out=out, where=norms > 0)
+
+
 def weighted_regions(
     vectors: Float32[Array, "m d"], image_of: Int64[Array, " m"], count: int, *, damping: float = 1.0
 ) -> Regions:

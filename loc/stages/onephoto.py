@@ -82,6 +82,7 @@ class Retrieval:
         generators: those of the run that pair queries.
         plugin: the global extractor; ``describe`` is its instance, or the runtime's for one that
             looks at pixels.
+        regions: vectors in each row of ``matrix``.
     """
 
     names: tuple[str, ...]
@@ -89,6 +90,7 @@ class Retrieval:
     matrix: Array | None = None
     describe: Any = None
     from_pixels: bool = False
+    regions: int = 1
 
     @staticmethod
     def open(bundle: MapBundle, *, device: str) -> Retrieval:
@@ -104,9 +106,13 @@ class Retrieval:
             return Retrieval(names)
         matrix = store.matrix(bundle.images[name] for name in names)
         store.close()
-        if plugin.cls.source == "features":
-            return Retrieval(names, generators, matrix, load_fitted(plugin, bundle.fit_folder, device=device))
-        return Retrieval(names, generators, matrix, PhotoExtractor(plugin, device=device), from_pixels=True)
+        from_pixels = plugin.cls.source == "image"
+        describe = (
+            PhotoExtractor(plugin, device=device)
+            if from_pixels
+            else load_fitted(plugin, bundle.fit_folder, device=device)
+        )
+        return Retrieval(names, generators, matrix, describe, from_pixels, plugin.regions)
 
     def references(self, photo: OnePhoto, features: LocalFeatures) -> list[str]:
         """Names of database images, most similar first."""
@@ -132,7 +138,9 @@ class Retrieval:
             {name: getattr(each, name, None) for name in ("expansion", "diffusion")}
             for each in self.generators
         ]
-        return tuple(Ranking(self.matrix, **each) for each in options) if self.matrix is not None else ()
+        if self.matrix is None:
+            return ()
+        return tuple(Ranking(self.matrix, regions=self.regions, **each) for each in options)
 
 
 def _query_generators(bundle: MapBundle) -> tuple[Any, ...]:

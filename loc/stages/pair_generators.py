@@ -74,6 +74,7 @@ def from_retrieval(
     exclude: Iterable[Pair] = (),
     expansion: ExpansionConfig | None = None,
     diffusion: DiffusionConfig | None = None,
+    regions: int = 1,
 ) -> list[Pair]:
     """``(query, database image)`` by similarity of global descriptors: by query, most similar first.
 
@@ -85,13 +86,13 @@ def from_retrieval(
         k: database images per query.
         min_similarity: least dot product of a pair.
         exclude: ``(query, database image)`` that must not be retrieved.
-        expansion, diffusion: other orders than that of similarity (:mod:`loc.retrieval.ranking`).
+        expansion, diffusion, regions: other orders than that of similarity (:mod:`loc.retrieval.ranking`).
     """
     rows = {name: row for row, name in enumerate(database)}
     asked = {name: row for row, name in enumerate(queries)}
     banned = {(row, rows[name]) for name, row in asked.items() if name in rows}
     banned |= {(asked[query], rows[name]) for query, name in exclude if query in asked and name in rows}
-    rank = Ranking(database_descriptors, expansion=expansion, diffusion=diffusion)
+    rank = Ranking(database_descriptors, regions=regions, expansion=expansion, diffusion=diffusion)
     indices, similarities = rank(
         query_descriptors, k, exclude=np.array(sorted(banned), np.int64).reshape(-1, 2)
     )
@@ -140,12 +141,14 @@ class Request:
     Attributes:
         usable: names of images that have features.
         global_descriptors: rows for names; None where the run has no global features.
+        regions: vectors in each of those rows.
     """
 
     role: PairRole
     scene: Scene
     usable: Collection[str]
     global_descriptors: Descriptors | None
+    regions: int = 1
 
     @property
     def database(self) -> list[str]:
@@ -201,6 +204,7 @@ def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
         min_similarity=config.min_similarity,
         expansion=config.expansion,
         diffusion=config.diffusion,
+        regions=request.regions,
     )
 
 
@@ -234,6 +238,7 @@ def _sequential(config: SequentialPairs, request: Request) -> list[Pair]:
         db_rows,
         config.loop_closure_k,
         exclude=near + [(second, first) for first, second in near],
+        regions=request.regions,
     )
 
 

@@ -32,12 +32,15 @@ def generate_pairs(
     scene: Scene,
     usable: Collection[str],
     global_descriptors: Descriptors | None,
+    *,
+    regions: int = 1,
 ) -> list[Pair]:
     """The union of the generators for ``role``, without repetition.
 
     Args:
         usable: names of images that have features; others are in no pair.
         global_descriptors: rows for names; None where the run has no global features.
+        regions: vectors in each of those rows.
 
     Returns:
         Map pairs sorted. Query pairs by query, and for each query in rank order: most similar first
@@ -49,7 +52,7 @@ def generate_pairs(
         DataError: a list is wrong, or no database photo has the GPS position that was asked for.
     """
     found: dict[Pair, None] = {}
-    request = Request(role, scene, usable, global_descriptors)
+    request = Request(role, scene, usable, global_descriptors, regions)
     for config in _of_role(role, configs, scene):
         for pair in generate(config, request):
             if pair[0] in usable and pair[1] in usable:

@@ -63,8 +63,8 @@ def make_pairs(
     folder = pairs_folder(role, fields, workdir)
 
     def build(partial: Path) -> None:
-        descriptors = None if globals_ is None else globals_.matrix
-        pairs = generate_pairs(role, config, scene, usable, descriptors)
+        descriptors, regions = (None, 1) if globals_ is None else (globals_.matrix, globals_.plugin.regions)
+        pairs = generate_pairs(role, config, scene, usable, descriptors, regions=regions)
         write_pairs(partial / FILE, pairs)
         for _ in runtime.track([pairs], f"pairs {role}", 1):
             pass
