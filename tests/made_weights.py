@@ -13,6 +13,8 @@ import torch
 from loc.extractors.dog_hardnet import DogHardNet
 from loc.extractors.superpoint import SuperPoint
 from loc.extractors.xfeat import XFeat
+from loc.matchers.loftr import LoFTR
+from loc.plugins.contract_samples import as_color, textured_canvas
 
 CELL = 8
 
@@ -77,9 +79,42 @@ def hardnet(folder: Path) -> Path:
     return path
 
 
+def loftr(folder: Path) -> Path:
+    """Its transformers pass features through, so that what looks the same matches wherever it is."""
+    from kornia.feature import LoFTR as Network
+
+    shapes = {key: tuple(value.shape) for key, value in Network(None).state_dict().items()}
+    state = random_state(shapes)
+    for key, shape in shapes.items():
+        if key.startswith("backbone") and key.endswith("weight") and len(shape) == 1:
+            state[key] = torch.ones(shape)
+    net = Network(None).eval()
+    for key, gain in (("backbone.layer3_outconv.weight", 3), ("backbone.layer1_outconv2.3.weight", 1)):
+        net.load_state_dict(dict(state))
+        state[key] = state[key] * 0
+        middle = state[key].shape[-1] // 2
+        layer = net.get_submodule(key.removesuffix(".weight"))
+        state[key][:, :, middle, middle] = gain * whitening(layer, net)
+    state = {f"matcher.{key}": value for key, value in state.items()}
+    return saved({"state_dict": state}, folder / LoFTR.weights[0].name)
+
+
+def whitening(layer: torch.nn.Module, net: torch.nn.Module) -> torch.Tensor:
+    """What makes a layer's inputs on a picture uncorrelated and of one size: each place is like no other."""
+    seen = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        net.extract_features(torch.from_numpy(as_color(textured_canvas(0), "gray"))[None])
+    hook.remove()
+    rows = seen[0][0].flatten(1).clone().double()
+    values, vectors = torch.linalg.eigh(rows @ rows.T / rows.shape[1])
+    matrix = vectors / (values + 1e-3 * values.mean()).sqrt() @ vectors.T
+    return matrix[: layer.weight.shape[0]].float()
+
+
 def saved(state: dict[str, torch.Tensor], path: Path) -> Path:
     torch.save(state, path)
     return path
 
 
-MAKERS = {"superpoint": superpoint, "xfeat": xfeat, "dog_hardnet": hardnet}
+MAKERS = {"superpoint": superpoint, "xfeat": xfeat, "dog_hardnet": hardnet, "loftr": loftr}

@@ -41,7 +41,8 @@ class LoFTRConfig(PluginConfig):
     """Options of :class:`LoFTR`."""
 
     weights: Literal["outdoor", "indoor", "indoor_new"] = Field(
-        "outdoor", description="outdoor: MegaDepth; indoor: ScanNet, as published; indoor_new: its mended training"
+        "outdoor",
+        description="outdoor: MegaDepth; indoor: ScanNet, as published; indoor_new: its mended training",
     )
     min_score: float = Field(0.2, ge=0, lt=1, description="least confidence of a correspondence")
 
@@ -57,7 +58,9 @@ class LoFTR:
         WeightFile(
             f"{_URL}{file}",
             None,
-            "Apache-2.0" if name == "outdoor" else "Apache-2.0; trained on ScanNet, whose terms are for research",
+            "Apache-2.0"
+            if name == "outdoor"
+            else "Apache-2.0; trained on ScanNet, whose terms are for research",
             _PAPER,
             mirrors=(f"{_MIRROR}{file}",),
             commercial_ok=True if name == "outdoor" else None,
@@ -119,7 +122,7 @@ def _network(config: LoFTRConfig, path: Any) -> Any:
         )
     from kornia.feature.loftr.loftr import default_cfg
 
-    options = copy.deepcopy(default_cfg)
+    options: dict[str, Any] = copy.deepcopy(default_cfg)
     options["match_coarse"]["thr"] = config.min_score
     options["coarse"]["temp_bug_fix"] = config.weights == "indoor_new"
     net = cls(None, options)

@@ -22,7 +22,17 @@ import numpy as np
 
 from loc.conventions import corner_from_center
 from loc.errors import ContractError
-from loc.plugins.contract_card import as_shown, build, call, check_card, check_choices
+from loc.plugins.contract_card import (
+    SEEDS,
+    as_shown,
+    build,
+    call,
+    check_card,
+    check_choices,
+    check_rows,
+    check_states,
+)
+from loc.plugins.contract_dense import check_dense_matcher
 from loc.plugins.contract_geometry import (
     ASYMMETRIC_TOLERANCE_PX,
     ORIGIN_TOLERANCE_PX,
@@ -40,7 +50,7 @@ from loc.plugins.contract_samples import (
     sample_features,
     textured_canvas,
 )
-from loc.plugins.protocols import Arrays, PluginConfig
+from loc.plugins.protocols import PluginConfig
 from loc.types import LocalFeatures, Matches
 
 Array = np.ndarray
@@ -136,18 +146,18 @@ def check_global_extractor(
         first, second = (
             call(name, "fit", build(cls, config, device=device, dtype=dtype).fit, inputs) for _ in range(2)
         )
-        _check_states(name, first, second)
+        check_states(name, first, second)
         call(name, "load_state", plugin.load_state, first)
 
     def rows_of(images: list[Any]) -> Array:
         shown = images if cls.source == "features" else as_shown(cls, np.stack(images), device)
-        return _check_rows(name, call(name, "__call__", plugin, shown), len(images))
+        return check_rows(name, call(name, "__call__", plugin, shown), len(images))
 
     together = rows_of(inputs)
     if np.abs(together - together[0]).max() < 1e-6:
         raise ContractError(f"{name}: different images give the same descriptor")
     if not np.array_equal(together, rows_of(inputs)):
-        raise ContractError(f"{name}: not repeatable: the same images give other descriptors", _SEEDS)
+        raise ContractError(f"{name}: not repeatable: the same images give other descriptors", SEEDS)
     singles = np.concatenate([rows_of([one]) for one in inputs])
     worst = float(np.abs(together - singles).max())
     if worst > 1e-3:
@@ -169,6 +179,8 @@ def check_matcher(
 ) -> None:
     """Check a matcher: valid matches, empty inputs, grouping, identity, permutation of keypoints.
 
+    One that requires images is checked as :func:`loc.plugins.contract_dense.check_dense_matcher` says.
+
     Args:
         cls: the plug-in's class.
         config: options, or None for the defaults.
@@ -183,6 +195,9 @@ def check_matcher(
         raise ContractError(
             f"{name}: requires must be a frozenset of {sorted(_FEATURE_FIELDS)}, got {cls.requires!r}"
         )
+    if "images" in cls.requires:
+        check_dense_matcher(cls, name, config, device=device, dtype=dtype)
+        return
     run = _MatcherRun(build(cls, config, device=device, dtype=dtype), name)
     images = [sample_features(seed, n, dim=dim, dtype=descriptor_dtype) for seed, n in ((0, 200), (1, 150))]
     images += [other_view(images[0], 2), sample_features(3, 1, dim=dim, dtype=descriptor_dtype)]
@@ -197,7 +212,6 @@ def check_matcher(
     _check_permutation(run, images[0], images[2])
 
 
-_SEEDS = "give every random generator a seed, and reset what a call changes"
 _BATCH = "put the network in eval mode (batch norm, dropout) and treat each image alone"
 
 
@@ -308,7 +322,7 @@ def _check_repeats(run: _ExtractorRun, image: Array, base: LocalFeatures) -> Non
         np.array_equal(getattr(base, key), getattr(again, key))
         for key in ("keypoints", "scores", "descriptors")
     ):
-        raise ContractError(f"{run.name}: not repeatable: the same image gives other features", _SEEDS)
+        raise ContractError(f"{run.name}: not repeatable: the same image gives other features", SEEDS)
 
 
 def _check_batch(run: _ExtractorRun, images: list[Array]) -> None:
@@ -333,37 +347,6 @@ def _global_inputs(cls: Any, *, dim: int, descriptor_dtype: str) -> tuple[list[A
     scale = _scale_for(cls.min_side)
     images = [as_color(textured_canvas(seed, scale=scale), cls.color) for seed in range(3)]
     return images, np.zeros_like(images[0])
-
-
-def _check_states(name: str, first: Arrays, second: Arrays) -> None:
-    good = isinstance(first, dict) and all(
-        isinstance(key, str) and isinstance(value, np.ndarray) and value.dtype != object
-        for key, value in first.items()
-    )
-    if not good:
-        raise ContractError(f"{name}: fit must return a dict of NumPy arrays (it is saved as .npz)")
-    if sorted(first) != sorted(second) or not all(np.array_equal(first[key], second[key]) for key in first):
-        raise ContractError(f"{name}: fit is not repeatable: the same images give another state", _SEEDS)
-
-
-def _check_rows(name: str, rows: Any, count: int) -> Array:
-    if (
-        not isinstance(rows, np.ndarray)
-        or rows.dtype != np.float32
-        or rows.shape[:1] != (count,)
-        or rows.ndim != 2
-    ):
-        got = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
-        raise ContractError(f"{name}: must return a float32 array ({count}, d), got {got}")
-    if not np.isfinite(rows).all():
-        raise ContractError(f"{name}: a descriptor holds NaN or infinity", "divide by max(norm, tiny)")
-    norms = np.linalg.norm(rows, axis=1)
-    if not ((np.abs(norms - 1) < 1e-3) | (norms == 0)).all():
-        raise ContractError(
-            f"{name}: rows must have unit L2 norm (or be all zero), got norms from"
-            f" {norms.min():.3g} to {norms.max():.3g}"
-        )
-    return rows
 
 
 def _check_identity(run: _MatcherRun, image: LocalFeatures) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from loc.errors import ContractError, LocError
-from loc.plugins.protocols import PluginConfig, WeightFile
+from loc.plugins.protocols import Arrays, PluginConfig, WeightFile
 
 Array = np.ndarray
+#: What to do about results that differ from call to call.
+SEEDS = "give every random generator a seed, and reset what a call changes"
 
 
 def check_card(cls: Any, *, numbers: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
@@ -80,3 +82,36 @@ def as_shown(cls: Any, images: Array, device: str) -> Any:
     import torch
 
     return torch.from_numpy(images).to(device)
+
+
+def check_states(name: str, first: Arrays, second: Arrays) -> None:
+    """Check what ``fit`` returned twice for the same images."""
+    good = isinstance(first, dict) and all(
+        isinstance(key, str) and isinstance(value, np.ndarray) and value.dtype != object
+        for key, value in first.items()
+    )
+    if not good:
+        raise ContractError(f"{name}: fit must return a dict of NumPy arrays (it is saved as .npz)")
+    if sorted(first) != sorted(second) or not all(np.array_equal(first[key], second[key]) for key in first):
+        raise ContractError(f"{name}: fit is not repeatable: the same images give another state", SEEDS)
+
+
+def check_rows(name: str, rows: Any, count: int) -> Array:
+    """Check global descriptors of ``count`` images and return them."""
+    if (
+        not isinstance(rows, np.ndarray)
+        or rows.dtype != np.float32
+        or rows.shape[:1] != (count,)
+        or rows.ndim != 2
+    ):
+        got = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise ContractError(f"{name}: must return a float32 array ({count}, d), got {got}")
+    if not np.isfinite(rows).all():
+        raise ContractError(f"{name}: a descriptor holds NaN or infinity", "divide by max(norm, tiny)")
+    norms = np.linalg.norm(rows, axis=1)
+    if not ((np.abs(norms - 1) < 1e-3) | (norms == 0)).all():
+        raise ContractError(
+            f"{name}: rows must have unit L2 norm (or be all zero), got norms from"
+            f" {norms.min():.3g} to {norms.max():.3g}"
+        )
+    return rows
