@@ -33,7 +33,7 @@ class SuperPointConfig(PluginConfig):
     max_keypoints: int | None = Field(4096, ge=1, description="the best this many by score; null: all")
     min_score: float = Field(0.005, ge=0, le=1, description="least probability of a keypoint")
     nms_radius: int = Field(4, ge=1, description="a keypoint is the maximum of its window of this radius, px")
-    border_px: int = Field(4, ge=0, description="no keypoints this near to the border")
+    border_px: int = Field(4, ge=0, description="no keypoints this near to the border of the whole cells")
     sampling: Literal["release", "centred"] = Field(
         "release",
         description="of descriptors; release: as published, up to half a cell off; centred: unbiased",
@@ -56,6 +56,7 @@ class SuperPoint:
             None,
             _LICENCE,
             _PAPER,
+            mirrors=("https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/superpoint_v1.pth",),
             commercial_ok=False,
             output_checked=False,
         ),
@@ -84,21 +85,14 @@ class SuperPoint:
             raise ContractError(f"superpoint takes grey images (b, 1, h, w), got {tuple(images.shape)}")
         with torch.inference_mode():
             heat, descriptors = dense_maps(images, self._parameters)
-            chosen = local_maxima(heat, self.config.nms_radius) & (heat > self.config.min_score)
-            chosen &= self._away_from_border(chosen, images.shape[2:])
+            (height, width), near = heat.shape[1:], self.config.border_px
+            inside = torch.zeros_like(heat, dtype=torch.bool)
+            inside[:, near : height - near, near : width - near] = True
+            chosen = local_maxima(heat, self.config.nms_radius) & (heat > self.config.min_score) & inside
             return [
                 self._features(each, heat[row], descriptors[row], images.shape[2:])
                 for row, each in enumerate(chosen)
             ]
-
-    def _away_from_border(self, like: torch.Tensor, image_hw: torch.Size) -> torch.Tensor:
-        """Pixels of the maps that are at least ``border_px`` away from the border of the image."""
-        import torch
-
-        near, (height, width) = self.config.border_px, image_hw
-        rows, columns = (torch.arange(side, device=like.device) for side in like.shape[1:])
-        inside = (rows >= near) & (rows < height - near)
-        return inside[:, None] & (columns >= near) & (columns < width - near)
 
     def _features(
         self, chosen: torch.Tensor, heat: torch.Tensor, descriptors: torch.Tensor, image_hw: torch.Size

@@ -41,7 +41,7 @@ def picture(color: str = "gray", *, height: int = 160, width: int = 192) -> torc
     return torch.from_numpy(as_color(textured_canvas(0), color)[None, :, :height, :width].copy())
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_missing_unknown_and_misshapen_tensors_are_listed(name, tmp_path) -> None:
     path = MAKERS[name](tmp_path / "weights")
     plugin = resolve_block("features", block(name))
@@ -61,7 +61,7 @@ def test_missing_unknown_and_misshapen_tensors_are_listed(name, tmp_path) -> Non
     assert f"{second} is {shape}, expected" in caught.value.message
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_another_file_than_the_pinned_one_is_refused(name, tmp_path) -> None:
     path = MAKERS[name](tmp_path / "weights")
     resolve_block("features", block(name)).build()
@@ -70,7 +70,7 @@ def test_another_file_than_the_pinned_one_is_refused(name, tmp_path) -> None:
         resolve_block("features", block(name)).build()
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_without_the_file_the_error_says_where_to_get_it(name) -> None:
     with pytest.raises(WeightsError) as caught:
         resolve_block("features", block(name)).build()
@@ -78,7 +78,7 @@ def test_without_the_file_the_error_says_where_to_get_it(name) -> None:
     assert "--weights-dir" in caught.value.next_step
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_marked_as_not_verified(name) -> None:
     plugin = resolve_block("features", block(name))
     assert not weights_verified(plugin)
@@ -87,7 +87,7 @@ def test_marked_as_not_verified(name) -> None:
     assert UNVERIFIED == "weights not verified here"
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_wrong_number_of_channels(name, tmp_path) -> None:
     MAKERS[name](tmp_path / "weights")
     extractor = resolve_block("features", block(name)).build()
@@ -121,7 +121,7 @@ def test_superpoint_keeps_away_from_the_border_and_to_its_cap(tmp_path) -> None:
     )
     low, high = every.keypoints.min(axis=0), every.keypoints.max(axis=0)
     assert (low >= 4).all()
-    assert (high < [126, 96]).all()
+    assert (high < [124, 92]).all()  # of 16 x 12 whole cells
     assert near.keypoints.min() < 4
     assert len(every) > len(few) == 7
     np.testing.assert_array_equal(few.keypoints, every.keypoints[:7])
