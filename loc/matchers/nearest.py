@@ -7,20 +7,22 @@ integers divided by 512, computed exactly, so they are the same for any block si
 and device.
 
 Both directions come from one pass of blocked matrix products: the similarity matrix is never
-stored, only tiles of a constant size.
+stored, only tiles of a constant size. On a GPU small pairs of similar size are computed together, as
+many as fill a tile, their padding masked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from loc.errors import ContractError
 from loc.plugins.protocols import PluginConfig, WeightFile
+from loc.runtime.buckets import buckets, padded
 from loc.types import LocalFeatures, Matches
 
 Tensor = Any  # torch.Tensor; torch is imported where it is used
@@ -33,6 +35,8 @@ TILE_COLUMNS = 8192
 #: The two largest of a row are found by the maxima of groups of this many, then inside one group:
 #: one vectorised pass over the tile instead of the two of `topk` (which has no vectorised form).
 GROUP = 32
+#: Pairs in a call, and pairs at most in a batch, on a GPU.
+_GPU_CALL, _GPU_BATCH = 256, 64
 #: Norm of COLMAP's uint8 descriptors.
 UINT8_NORM = 512.0
 
@@ -52,6 +56,12 @@ class NearestConfig(PluginConfig):
     )
     max_distance: float | None = Field(None, gt=0, le=2, description="Euclidean, of unit descriptors")
     min_similarity: float | None = Field(None, ge=-1, le=1, description="cosine")
+    # Matches do not depend on it, so it is no part of a fingerprint.
+    batch: Literal["auto", "never"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        exclude=True,
+        description="small pairs of similar size per pass, at most; auto: 64 on a GPU, never on a CPU",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +109,14 @@ class _TopTwo:
         self.index[where] = torch.where(value > old, index, self.index[where])
         self.value[where] = torch.maximum(old, value)
 
+    def to_distances(self, kind: PreparedDescriptors) -> None:
+        """From products of matrices to ``-distance^2 / 2``."""
+        for values in (self.value, self.second):
+            if kind.is_integer:
+                values /= UINT8_NORM**2
+            else:
+                values -= 1
+
 
 class Nearest:
     """Nearest-neighbour matcher; see :class:`NearestConfig`.
@@ -122,6 +140,15 @@ class Nearest:
         del dtype  # float32 everywhere: half precision reorders close neighbours
         self.config = config
         self.device = device
+        choice = config.batch
+        if choice == "auto":
+            choice = _GPU_BATCH if device.startswith("cuda") else "never"
+        self._batch = 1 if choice == "never" else choice
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs a call should have."""
+        return _GPU_CALL if self._batch > 1 else 16
 
     def prepare(self, features: LocalFeatures) -> PreparedDescriptors:
         """Descriptors on the device, as the matrix whose products give distances."""
@@ -142,13 +169,23 @@ class Nearest:
         Raises:
             ContractError: the two images' descriptors differ in dimension or in kind.
         """
-        return [self._match(first, second) for first, second in pairs]
+        out = [Matches.empty()] * len(pairs)
+        tile = TILE_BYTES.get(self.device.partition(":")[0], TILE_BYTES["cpu"]) // 4
+        sizes = [(len(first), len(second)) for first, second in pairs]
+        for bucket in buckets(sizes, self._batch, most_entries=tile):
+            members = [pairs[number] for number in bucket]
+            alike = len({(each.dim, each.is_integer) for pair in members for each in pair}) == 1
+            if len(members) > 1 and alike:
+                found = self._match_together(members)
+            else:
+                found = [self._match(first, second) for first, second in members]
+            for number, matches in zip(bucket, found, strict=True):
+                out[number] = matches
+        return out
 
     def _match(self, first: PreparedDescriptors, second: PreparedDescriptors) -> Matches:
         import torch
 
-        if not len(first) or not len(second):
-            return Matches.empty()
         _check_comparable(first, second)
         rows, columns = _nearest_two(
             first, second, both=self.config.mutual, seconds=self.config.ratio is not None
@@ -163,8 +200,43 @@ class Nearest:
         scores = (1 + _similarity(rows.value[kept])).div(2).clamp(0, 1)
         return Matches(indices.cpu().numpy(), scores.cpu().numpy())
 
+    def _match_together(
+        self, pairs: Sequence[tuple[PreparedDescriptors, PreparedDescriptors]]
+    ) -> list[Matches]:
+        """Matches of several pairs of one kind and of equal padded sizes; their similarities are one tile."""
+        import torch
+
+        (a, real_rows), (b, real_columns) = (_stacked([pair[side] for pair in pairs]) for side in (0, 1))
+        if pairs[0][0].is_integer:
+            b = _other_side(b)
+        tile = torch.bmm(a, b.transpose(1, 2))
+        tile.masked_fill_(~(real_rows[:, :, None] & real_columns[:, None, :]), -torch.inf)
+        rows = self._best_of(tile, pairs[0][0])
+        keep = self._accepted(rows) & real_rows
+        if self.config.mutual:
+            columns = self._best_of(tile.transpose(1, 2).contiguous(), pairs[0][0])
+            backward = columns.index.gather(1, rows.index)
+            keep &= backward == torch.arange(backward.shape[1], device=backward.device)
+            keep &= self._accepted(columns).gather(1, rows.index)
+        pair, row = torch.nonzero(keep).T
+        indices = torch.stack([row, rows.index[pair, row]], dim=1).to(torch.int32)
+        scores = (1 + _similarity(rows.value[pair, row])).div(2).clamp(0, 1)
+        ends = keep.sum(1).cumsum(0).tolist()
+        shares = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        every = indices.cpu().numpy(), scores.cpu().numpy()
+        return [Matches(every[0][share].copy(), every[1][share].copy()) for share in shares]
+
+    def _best_of(self, tile: Tensor, kind: PreparedDescriptors) -> _TopTwo:
+        """Two nearest of every row of ``(pairs, rows, columns)``; all fields ``(pairs, rows)``."""
+        shape = tile.shape[:2]
+        groups = tile.view(shape[0] * shape[1], -1, GROUP)
+        value, index, second = _top_two_of_rows(groups, seconds=self.config.ratio is not None)
+        found = _TopTwo(value.view(shape), index.view(shape), second.view(shape))
+        found.to_distances(kind)
+        return found
+
     def _accepted(self, found: _TopTwo) -> Tensor:
-        """``(n,)`` bool: the nearest neighbour passes the thresholds that are set."""
+        """bool of the shape of its fields: the nearest neighbour passes the thresholds that are set."""
         squared = _squared_distance(found.value)
         keep = squared >= 0  # all true, on the right device
         if self.config.ratio is not None:
@@ -200,11 +272,7 @@ def _nearest_two(
 
     Values are ``-distance^2 / 2``. Without ``seconds`` the second values are not looked for.
     """
-    a, b = first.matrix, second.matrix
-    if second.is_integer:  # the constant 1 of one side must meet the -|x|^2 / 2 of the other
-        import torch
-
-        b = torch.cat([b[:, :-2], b[:, -1:], b[:, -2:-1]], dim=1)
+    a, b = first.matrix, _other_side(second.matrix) if second.is_integer else second.matrix
     rows, columns = _TopTwo.empty(len(a), a.device), _TopTwo.empty(len(b), b.device)
     for i, j, tile in _tiles(a, b):
         n_i, n_j = i.stop - i.start, j.stop - j.start
@@ -215,14 +283,27 @@ def _nearest_two(
             groups = tile.view(-1, GROUP, tile.shape[1])
             value, index, other = _top_two_of_columns(groups, seconds=seconds)
             columns.merge(j, value[:n_j], index[:n_j] + i.start, other[:n_j])
-    for found in (rows, columns):
-        if first.is_integer:
-            found.value /= UINT8_NORM**2
-            found.second /= UINT8_NORM**2
-        else:
-            found.value -= 1
-            found.second -= 1
+    rows.to_distances(first)
+    columns.to_distances(first)
     return rows, columns
+
+
+def _other_side(matrix: Tensor) -> Tensor:
+    """Integer descriptors as second factor: the 1 of one side must meet the ``-|x|^2 / 2`` of the other."""
+    import torch
+
+    return torch.cat([matrix[..., :-2], matrix[..., -1:], matrix[..., -2:-1]], dim=-1)
+
+
+def _stacked(images: Sequence[PreparedDescriptors]) -> tuple[Tensor, Tensor]:
+    """``(b, n, d)`` descriptors padded to whole groups, and ``(b, n)`` bool: which rows are real."""
+    import torch
+    from torch.nn.functional import pad
+
+    n = padded(len(images[0]))
+    matrix = torch.stack([pad(image.matrix, (0, 0, 0, n - len(image))) for image in images])
+    counts = torch.tensor([len(image) for image in images], device=matrix.device)
+    return matrix, torch.arange(n, device=matrix.device) < counts[:, None]
 
 
 def _tiles(a: Tensor, b: Tensor) -> Any:

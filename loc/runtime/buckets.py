@@ -15,12 +15,15 @@ def padded(count: int) -> int:
     return -(-count // step) * step
 
 
-def buckets(sizes: Sequence[tuple[int, int]], limit: int) -> list[list[int]]:
+def buckets(
+    sizes: Sequence[tuple[int, int]], limit: int, *, most_entries: int | None = None
+) -> list[list[int]]:
     """Numbers of the pairs that go into one batch.
 
     Args:
         sizes: keypoints of both images of each pair.
         limit: most pairs in a batch.
+        most_entries: in all padded matrices of a batch together; a single pair may have more.
 
     Returns:
         Every pair once, grouped by its padded sizes, small ones first. A pair with an empty image is in none.
@@ -29,8 +32,8 @@ def buckets(sizes: Sequence[tuple[int, int]], limit: int) -> list[list[int]]:
     for number, (first, second) in enumerate(sizes):
         if first and second:
             groups.setdefault((padded(first), padded(second)), []).append(number)
-    return [
-        group[start : start + limit]
-        for _, group in sorted(groups.items())
-        for start in range(0, len(group), limit)
-    ]
+    out = []
+    for (first, second), group in sorted(groups.items()):
+        most = limit if most_entries is None else max(1, min(limit, most_entries // (first * second)))
+        out += [group[start : start + most] for start in range(0, len(group), most)]
+    return out

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from loc.errors import ContractError
 from loc.matchers import nearest as module
 from loc.matchers.nearest import Nearest, NearestConfig
+from loc.plugins.blocks import resolve_block
 from loc.types import LocalFeatures
 
 
@@ -210,3 +211,64 @@ def test_thread_count_and_tiles_do_not_change_integer_matches(monkeypatch) -> No
         torch.set_num_threads(threads)
     np.testing.assert_array_equal(got.indices, expected.indices)
     np.testing.assert_array_equal(got.scores, expected.scores)
+
+
+COUNTS = [(200, 150), (256, 33), (1, 90), (77, 1), (300, 310), (0, 5), (250, 256), (130, 131), (400, 290)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16"])
+@pytest.mark.parametrize(
+    "options", [{}, {"mutual": False, "ratio": None}, {"ratio": None, "min_similarity": 0.7}, {"ratio": None}]
+)
+def test_batches_of_unequal_pairs(dtype, options) -> None:
+    """Batches of 1, 3 and 8 find what pairs find alone; for integers also the scores are the same bits."""
+    pairs = [tuple(map(features, noisy_pair(dtype, *counts))) for counts in COUNTS if all(counts)]
+    pairs.insert(5, (features(np.zeros((0, 32), dtype)), pairs[0][1]))
+    alone = Nearest(NearestConfig(**options, batch="never"), device="cpu")
+    prepared = [tuple(map(alone.prepare, pair)) for pair in pairs]
+    expected = alone(prepared)
+    assert sum(map(len, expected)) > 300
+    for size in (1, 3, 8):
+        batched = Nearest(NearestConfig(**options, batch=size), device="cpu")
+        for mine, other in zip(batched(prepared), expected, strict=True):
+            np.testing.assert_array_equal(mine.indices, other.indices)
+            if dtype == "uint8":
+                np.testing.assert_array_equal(mine.scores, other.scores)
+            np.testing.assert_allclose(mine.scores, other.scores, atol=1e-6)
+
+
+def test_one_product_per_bucket(monkeypatch) -> None:
+    made: list[tuple[int, ...]] = []
+    bmm = torch.bmm
+
+    def counting(a, b):
+        made.append((*a.shape[:2], b.shape[2]))
+        return bmm(a, b)
+
+    monkeypatch.setattr(torch, "bmm", counting)
+    matcher = Nearest(NearestConfig(batch=8), device="cpu")
+    pairs = [
+        tuple(matcher.prepare(features(rows)) for rows in noisy_pair("uint8", *c)) for c in COUNTS if all(c)
+    ]
+    matcher(pairs)
+    assert made == [(6, 256, 256), (2, 512, 512)]
+    made.clear()
+    monkeypatch.setattr(module, "TILE_BYTES", {"cpu": 4 * 3 * 256 * 256})  # the constant bounds the batch
+    matcher(pairs)
+    assert made == [(3, 256, 256), (3, 256, 256)]
+
+
+def test_pairs_of_different_kinds_are_not_batched() -> None:
+    matcher = Nearest(NearestConfig(batch=8), device="cpu")
+    kinds = [noisy_pair("uint8", 50, 60), noisy_pair("float32", 50, 60), noisy_pair("float32", 50, 60, 8)]
+    found = matcher([tuple(matcher.prepare(features(rows)) for rows in pair) for pair in kinds])
+    for (a, b), mine in zip(kinds, found, strict=True):
+        np.testing.assert_array_equal(mine.indices, match(a, b).indices)
+
+
+def test_the_batch_is_no_part_of_the_fingerprint() -> None:
+    plain, batched = (
+        resolve_block("matcher", {"use": "nearest", **more}).fingerprint_fields()
+        for more in ({}, {"batch": 3})
+    )
+    assert plain == batched

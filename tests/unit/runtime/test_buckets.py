@@ -30,4 +30,5 @@ def test_every_pair_is_in_one_bucket_of_its_size(sizes, limit) -> None:
 def test_a_size_opens_no_more_buckets_than_it_needs() -> None:
     sizes = [(100, 300), (2000, 2000), (256, 257), (1, 512), (1900, 1800)]
     assert buckets(sizes, 8) == [[0, 2, 3], [1, 4]]
+    assert buckets(sizes, 8, most_entries=2 * 256 * 512) == [[0, 2], [3], [1], [4]]
     assert buckets(sizes, 2) == [[0, 2], [3], [1, 4]]
