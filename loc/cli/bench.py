@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from loc.cli import bench_faults, bench_methods, bench_roxford
+from loc.cli import bench_d2net, bench_faults, bench_methods, bench_roxford
 from loc.cli.console import Json, print_json, print_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def register(app: typer.Typer) -> None:
     )
     for name, about in _ABOUT.items():
         _add(bench, name, about, [name])
-    _add(bench, "all", "All of these (about 20 minutes on two cores).", list(_ABOUT))
+    bench_d2net.register(bench, _report)
+    _add(bench, "all", "All of these (about 25 minutes on two cores).", [*_ABOUT, "d2net"])
     bench_faults.register(bench)
     bench_methods.register(bench)
     bench_roxford.register(bench)
@@ -58,14 +60,19 @@ def _add(bench: typer.Typer, name: str, about: str, benchmarks: list[str]) -> No
         from loc.bench.ratio import Size
         from loc.bench.suite import measure
 
-        ratios = []
-        for ratio in measure(benchmarks, Size(repeats, quick)):
-            ratios.append(ratio)
-            if not json:
-                print_line(_line(ratio))
-                sys.stdout.flush()  # minutes may pass until the next
-        if json:
-            print_json([ratio.to_json() for ratio in ratios])
+        _report(measure(benchmarks, Size(repeats, quick)), json)
+
+
+def _report(measured: Iterator[Ratio], json: bool) -> None:
+    """Print ratios as they come, or all at the end as JSON."""
+    ratios = []
+    for ratio in measured:
+        ratios.append(ratio)
+        if not json:
+            print_line(_line(ratio))
+            sys.stdout.flush()  # minutes may pass until the next
+    if json:
+        print_json([ratio.to_json() for ratio in ratios])
 
 
 def _line(ratio: Ratio) -> str:

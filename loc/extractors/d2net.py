@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from loc.conventions import PixelOrigin
 from loc.errors import ContractError
 from loc.nets.peaks import Peaks, detect
-from loc.nets.vgg import CONVOLUTIONS, LEAST_SIDE_PX, STRIDE, DenseVgg
+from loc.nets.vgg import CONVOLUTIONS, LEAST_SIDE_PX, STRIDE, DenseVgg, Parameters
 from loc.plugins.precision import Precision, torch_dtype
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.runtime.select import spatially_even
@@ -106,11 +106,19 @@ class D2Net:
     #: Standard deviation of a coordinate, network px.
     noise_px: ClassVar[float] = 2.0
 
-    def __init__(self, config: D2NetConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        config: D2NetConfig,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",  # noqa: ARG002
+        parameters: Parameters | None = None,
+    ) -> None:
+        """``parameters``: weights and biases by the index of their convolution, instead of a file's."""
         self.config = config
         self.device = device
         self._trunk = DenseVgg(
-            _parameters(locate(self.weights_for(config)[0])),
+            parameters or _parameters(locate(self.weights_for(config)[0])),
             device=device,
             dtype=torch_dtype(config.precision, device),
             relu=config.use_relu,
@@ -163,7 +171,7 @@ class D2Net:
             scales=columns[3],
             noise_px=self.noise_px,
         )
-        return self._capped(features)
+        return capped(features, self.config)
 
     def _levels(self, image: torch.Tensor) -> Iterator[tuple[int, float, tuple[int, int], Peaks]]:
         """Walk the pyramid from coarse to fine: fused maps, and finer points vetoed by coarser ones.
@@ -208,14 +216,16 @@ class D2Net:
         factor = cells.new_tensor([(image_hw[axis] - one) / (level_hw[axis] - one) for axis in (0, 1)])
         return ((cells * STRIDE + _OFFSET_PX[self.config.offset]) * factor).flip(1)
 
-    def _capped(self, features: LocalFeatures) -> LocalFeatures:
-        limit = self.config.max_keypoints
-        if limit is None:
-            return features
-        if self.config.select == "score":
-            return features.select(np.argsort(-features.scores, kind="stable")[:limit])
-        priority = features.scores - min(0.0, float(features.scores.min(initial=0)))  # no ReLU: negative ones
-        return features.select(spatially_even(features.keypoints, priority, features.image_wh, limit))
+
+def capped(features: LocalFeatures, config: D2NetConfig) -> LocalFeatures:
+    """At most ``max_keypoints`` of the features, best first; which ones, ``select`` says."""
+    limit = config.max_keypoints
+    if limit is None:
+        return features
+    if config.select == "score":
+        return features.select(np.argsort(-features.scores, kind="stable")[:limit])
+    priority = features.scores - min(0.0, float(features.scores.min(initial=0)))  # no ReLU: negative ones
+    return features.select(spatially_even(features.keypoints, priority, features.image_wh, limit))
 
 
 def _preprocess(image: torch.Tensor, config: D2NetConfig) -> torch.Tensor:
@@ -259,7 +269,7 @@ def _nearest(mask: torch.Tensor, hw: torch.Size) -> torch.Tensor:
     return interpolate(mask[None, None].float(), tuple(hw))[0, 0].bool()
 
 
-def _parameters(path: Path) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+def _parameters(path: Path) -> Parameters:
     """Weights and biases of a checkpoint of the authors, by the index of their convolution."""
     shapes: dict[str, tuple[int, ...]] = {}
     for index, (channels_in, channels_out) in CONVOLUTIONS.items():

@@ -7,11 +7,13 @@ CVPR 2019 (pool3 becomes a 2x2 average-pool of stride 1, conv4 is dilated by 2: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import torch
 
+#: Index in the ``Sequential`` of D2-Net's checkpoints → (weight, bias).
+Parameters: TypeAlias = "Mapping[int, tuple[torch.Tensor, torch.Tensor]]"
 #: Index in the ``Sequential`` of D2-Net's checkpoints → (input, output) channels.
 CONVOLUTIONS: dict[int, tuple[int, int]] = {
     0: (3, 64),
@@ -55,7 +57,7 @@ class DenseVgg:
 
     def __init__(
         self,
-        parameters: Mapping[int, tuple[torch.Tensor, torch.Tensor]],
+        parameters: Parameters,
         *,
         device: str,
         dtype: torch.dtype,
@@ -96,7 +98,7 @@ class DenseVgg:
         return max(_LEAST_STRIP_CELLS, self._budget // per_row - _HALO_ABOVE - _HALO_BELOW)
 
 
-def _layers(parameters: Mapping[int, tuple[torch.Tensor, torch.Tensor]], *, relu: bool) -> Any:
+def _layers(parameters: Parameters, *, relu: bool) -> Any:
     from torch import nn
 
     pools = {4: nn.MaxPool2d(2, 2), 9: nn.MaxPool2d(2, 2), 16: nn.AvgPool2d(2, 1)}

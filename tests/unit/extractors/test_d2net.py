@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,18 +138,22 @@ def test_wrong_input_is_refused(photo) -> None:
 
 
 _PEAK = """
-import resource, sys, torch
+import torch
+from pathlib import Path
 from loc.extractors.d2net import D2Net, D2NetConfig
+def peak():  # not getrusage: its number includes that of the process that started this one
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
 torch.set_num_threads(1)
 options = dict(weights="ots", precision="fp32", scales=(0.5, 1.0, 2.0), memory_budget_mib=64)
 net = D2Net(D2NetConfig(**options))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 net(torch.rand(1, 3, 240, 320))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((peak() - before) // 1024)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process its peak")
 def test_memory_is_the_map_and_a_strip() -> None:
     """Beside the finest map (37 MiB here) and the one before only a strip exists: 6.5 times that untiled."""
     done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 260
+    assert 50 < int(done.stdout) < 260
