@@ -7,6 +7,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything loads OpenMP: one process per core is enough
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ def public_weights() -> Path:
         if os.environ.get("LOC_CI"):
             pytest.fail(f"{folder} has no weights: make weights")
         pytest.skip(f"needs weights in {folder}: make weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def delf_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the unpacked fixture archives of DELF and DELG (random weights)."""
+    folder = tmp_path_factory.mktemp("delf_models")
+    for name in ("delf/delf_gld_like", "delg/r50delg_like"):
+        with tarfile.open(shared / "fixtures" / f"{name}.tar.gz") as tar:
+            tar.extractall(folder)
     return folder
 
 

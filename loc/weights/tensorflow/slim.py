@@ -12,10 +12,30 @@ import numpy as np
 
 from loc.errors import WeightsError
 from loc.weights.tensorflow.graph import Graph, Node
-from loc.weights.tensorflow.trunk import ADDITIONS, Reading, TrunkReader, short
+from loc.weights.tensorflow.trunk import ADDITIONS, NORMS, Reading, TrunkReader, short
 
 #: Units of the four blocks.
 UNITS = {"resnet_v1_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3)}
+_OUTPUTS = ("boxes", "features", "scales", "scores", "global_descriptors")
+#: Operations with weights, and operations that no path from a map to the outputs has.
+_LAYERS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2")
+_ALTERING = frozenset(
+    (
+        "Mul",
+        "RealDiv",
+        "Div",
+        "Sub",
+        "Exp",
+        "Log",
+        "Pow",
+        "Sqrt",
+        "Rsqrt",
+        "Sigmoid",
+        "Softmax",
+        "Tanh",
+        "Relu",
+    )
+)
 _SUPPRESSIONS = tuple(f"NonMaxSuppression{version}" for version in ("", "V2", "V3", "V4"))
 
 
@@ -37,6 +57,7 @@ class SlimGraph(TrunkReader):
             self._selection(maps)
         if overall:
             self._pooling()
+        self._check_complete([name for name in _OUTPUTS if name in self.graph])
         kind = "delg" if overall and local else ("global" if overall else "delf")
         self.found.facts |= {"kind": kind, "layers": {}}
         for key, (value, _) in sorted(self._said.items()):
@@ -78,6 +99,9 @@ class SlimGraph(TrunkReader):
         seen = {node.name for node in graph.upstream(["features"], stop)}
         if not borders <= seen:
             graph.refuse(graph.node("features"), f"does not come from {sorted(borders - seen)[0]!r}")
+        for node in graph.upstream(["features", "scores"], stop):
+            if node.op in _ALTERING and not stop(node):
+                graph.refuse(node, f"is {node.op}, which changes features or scores after the network")
         self._boxes(list(graph.upstream(["boxes"], stop)))
         nodes = list(graph.upstream(["boxes", "scores"], lambda node: node.op == "Softplus"))
         compared = [node for node in nodes if node.op in ("Greater", "GreaterEqual", "Less", "LessEqual")]
@@ -132,6 +156,7 @@ class SlimGraph(TrunkReader):
             above = [each for each in biases if self._reshaped(graph.source(each, 0)) is end]
             if len(above) != 1:
                 graph.refuse(end, "is a whitening without a bias")
+            self._layers_read.add(end.name)
             self._keep("whitening.weight", graph.source(end, 1), end)
             self._keep("whitening.bias", graph.source(above[0], 1), above[0])
             if end.op == "MatMul" and (
@@ -151,6 +176,12 @@ class SlimGraph(TrunkReader):
             self._note("pooling:power", exponent, power)
             self._note("pooling:least", self._number(graph.source(clamp, 1)), clamp)
             self._trunk(graph.source(clamp, 0), "block4")
+
+    def _check_complete(self, outputs: list[str]) -> None:
+        """Every layer that the outputs depend on has been read, in each of its copies."""
+        for node in self.graph.upstream(outputs, _never):
+            if (node.op in _LAYERS or node.op in NORMS) and node.name not in self._layers_read:
+                self.graph.refuse(node, f"is a {node.op} that has no place in DELF or DELG")
 
     def _check_units(self) -> None:
         backbone = self.found.facts.get("backbone", "")

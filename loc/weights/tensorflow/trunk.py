@@ -19,7 +19,7 @@ _SCOPE = re.compile(
 )
 #: Parts of a batch norm, in the order of the operation's inputs.
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 ADDITIONS = ("Add", "AddV2")
 _RESHAPES = frozenset(("Reshape", "Squeeze", "ExpandDims"))
 
@@ -46,6 +46,7 @@ class TrunkReader:
         self.found = Reading()
         self._said: dict[str, tuple[Any, Node]] = {}
         self._trunks: set[str] = set()
+        self._layers_read: set[str] = set()
 
     def _note(self, key: str, value: Any, node: Node) -> None:
         """A fact; the copies of the network must not contradict each other."""
@@ -93,7 +94,7 @@ class TrunkReader:
         add = self.graph.source(end, 0)
         sides = [self.graph.source(add, position) for position in (0, 1)]
         residual = [
-            side for side in sides if side.op in _NORMS and self._weights_of(side).endswith("conv3/weights")
+            side for side in sides if side.op in NORMS and self._weights_of(side).endswith("conv3/weights")
         ]
         if len(residual) != 1:
             self.graph.refuse(add, "does not add one residual to one shortcut")
@@ -123,7 +124,7 @@ class TrunkReader:
             given = self._normalized(f"{name}.{layer}", below if layer == "conv3" else self._relu(below))
             strides.append(self._said[f"layers:{name}.{layer}"][0]["stride"])
             below = given
-        if shortcut.op in _NORMS:
+        if shortcut.op in NORMS:
             source = self._normalized(f"{name}.shortcut.conv", shortcut)
             stride = self._said[f"layers:{name}.shortcut.conv"][0]["stride"]
         elif shortcut.op == "MaxPool":
@@ -161,7 +162,8 @@ class TrunkReader:
         """A convolution with batch norm; ``norm`` may be the ReLU after it. Returns what it gets."""
         graph = self.graph
         norm = graph.source(norm, 0) if norm.op == "Relu" else norm
-        graph.expect(norm, *_NORMS)
+        graph.expect(norm, *NORMS)
+        self._layers_read.add(norm.name)
         self._plain(norm)
         if norm.flag("is_training", default=True):
             graph.refuse(norm, "normalizes by the batch, as in training")
@@ -178,6 +180,7 @@ class TrunkReader:
     def _convolution(self, name: str, conv: Node, epsilon: float | None) -> Node:
         graph = self.graph
         graph.expect(conv, "Conv2D")
+        self._layers_read.add(conv.name)
         self._plain(conv)
         if any(each != 1 for each in conv.numbers("dilations")):
             graph.refuse(conv, f"is dilated by {conv.numbers('dilations')}")

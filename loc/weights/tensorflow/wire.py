@@ -50,7 +50,7 @@ class Message:
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._fields: dict[int, list[tuple[int, Raw]]] = {}
-        for number, kind, value in _walk(memoryview(data)):
+        for number, kind, value in walk(memoryview(data)):
             self._fields.setdefault(number, []).append((kind, value))
 
     def __contains__(self, number: int) -> bool:
@@ -133,7 +133,8 @@ class Message:
         return value
 
 
-def _walk(data: memoryview) -> Iterator[tuple[int, int, Raw]]:
+def walk(data: memoryview) -> Iterator[tuple[int, int, Raw]]:
+    """Number, wire type and raw value of each field, in order."""
     start, end = 0, len(data)
     while start < end:
         tag, start = read_varint(data, start)

@@ -1,0 +1,157 @@
+"""Writing what TensorFlow writes: tensor bundles, and graphs that differ from a given one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loc.weights.tensorflow.crc import crc32c, masked
+from loc.weights.tensorflow.wire import (
+    Message,
+    bytes_field,
+    fixed32_field,
+    float_field,
+    int_field,
+    ints_field,
+    varint,
+)
+
+MAGIC = 0xDB4775248B80FB57
+DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}
+
+
+def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | bytes], *, shards: int = 1) -> None:
+    """A tensor bundle; ``bytes`` are scalar strings. Keys share prefixes, and blocks are small."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    entries = [(b"", int_field(1, shards) + int_field(2, 0))]
+    files = [
+        prefix.with_name(f"{prefix.name}.data-{n:05d}-of-{shards:05d}").open("wb") for n in range(shards)
+    ]
+    for number, (name, value) in enumerate(sorted(tensors.items())):
+        shard = number % shards
+        if isinstance(value, bytes):
+            kind, shape = 7, ()
+            raw = varint(len(value)) + masked(crc32c(varint(len(value)))).to_bytes(4, "little") + value
+        else:
+            kind, shape, raw = DTYPES[value.dtype.name], value.shape, np.ascontiguousarray(value).tobytes()
+        sides = b"".join(bytes_field(2, int_field(1, side)) for side in shape)
+        entry = int_field(1, kind) + bytes_field(2, sides) + int_field(3, shard)
+        entry += int_field(4, files[shard].tell()) + int_field(5, len(raw))
+        entries.append((name.encode(), entry + fixed32_field(6, masked(crc32c(raw)))))
+        files[shard].write(raw)
+    for file in files:
+        file.close()
+    prefix.with_name(f"{prefix.name}.index").write_bytes(_table(entries))
+
+
+def _table(entries: list[tuple[bytes, bytes]], per_block: int = 50) -> bytes:
+    out, index = b"", []
+    for start in range(0, len(entries), per_block):
+        part = entries[start : start + per_block]
+        handle, out = _with_block(out, _block(part))
+        index.append((part[-1][0] + b"\x00", handle))
+    meta, out = _with_block(out, _block([]))
+    handle, out = _with_block(out, _block(index))
+    return out + (meta + handle).ljust(40, b"\0") + MAGIC.to_bytes(8, "little")
+
+
+def _with_block(out: bytes, block: bytes) -> tuple[bytes, bytes]:
+    crc = masked(crc32c(block + b"\0")).to_bytes(4, "little")
+    return varint(len(out)) + varint(len(block)), out + block + b"\0" + crc
+
+
+def _block(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    out, last, restarts = b"", b"", [0]
+    for number, (key, value) in enumerate(entries):
+        shared = 0
+        if number % 16 == 0 and number:
+            restarts.append(len(out))
+        else:
+            while shared < min(len(key), len(last)) and key[shared] == last[shared]:
+                shared += 1
+        out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+        last = key
+    return out + b"".join(each.to_bytes(4, "little") for each in [*restarts, len(restarts)])
+
+
+class EditableNode:
+    """A node of a graph, to be changed in place."""
+
+    def __init__(self, data: memoryview) -> None:
+        message = Message(data)
+        self.name, self.op, self.inputs = message.text(1), message.text(2), message.texts(3)
+        self.attributes = {each.text(1): bytes(each.blob(2)) for each in message.messages(5)}
+
+    def set(self, key: str, value: Any) -> None:
+        if isinstance(value, bool):
+            self.attributes[key] = int_field(5, value)
+        elif isinstance(value, float):
+            self.attributes[key] = float_field(4, value)
+        elif isinstance(value, str):
+            self.attributes[key] = bytes_field(2, value.encode())
+        elif isinstance(value, np.ndarray):
+            kind = {"float32": 1, "int32": 3}[value.dtype.name]
+            shape = b"".join(bytes_field(2, int_field(1, side)) for side in value.shape)
+            tensor = int_field(1, kind) + bytes_field(2, shape) + bytes_field(4, value.tobytes())
+            self.attributes[key] = bytes_field(8, tensor)
+        else:
+            self.attributes[key] = bytes_field(1, ints_field(3, value))
+
+    def encoded(self) -> bytes:
+        out = bytes_field(1, self.name.encode()) + bytes_field(2, self.op.encode())
+        out += b"".join(bytes_field(3, each.encode()) for each in self.inputs)
+        for key, value in sorted(self.attributes.items()):
+            out += bytes_field(5, bytes_field(1, key.encode()) + bytes_field(2, value))
+        return out
+
+    def copied(self, renamed: Callable[[str], str]) -> EditableNode:
+        copy = EditableNode(memoryview(self.encoded()))
+        copy.name, copy.inputs = renamed(self.name), [renamed(each) for each in self.inputs]
+        return copy
+
+
+class EditableGraph:
+    """The graph of a ``saved_model.pb`` without what training, saving and restoring need."""
+
+    def __init__(self, path: Path) -> None:
+        self._raw = dict(_nodes(path))
+        self._edited: dict[str, EditableNode] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._raw, *(name for name in self._edited if name not in self._raw)]
+
+    def __getitem__(self, name: str) -> EditableNode:
+        if name not in self._edited:
+            self._edited[name] = EditableNode(self._raw[name])
+        return self._edited[name]
+
+    def add(self, node: EditableNode) -> None:
+        self._edited[node.name] = node
+
+    def both(self, name: str) -> list[EditableNode]:
+        """A node and its copy in the loop over scales."""
+        found = [self[each] for each in (name, f"while/{name}") if each in self._raw]
+        assert found, name
+        return found
+
+    def save(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = [
+            self._edited[name].encoded() if name in self._edited else self._raw[name] for name in self.names
+        ]
+        graph = b"".join(bytes_field(1, bytes(each)) for each in raw)
+        path.write_bytes(int_field(1, 1) + bytes_field(2, bytes_field(2, graph)))
+        return path
+
+
+@lru_cache(maxsize=4)
+def _nodes(path: Path) -> list[tuple[str, memoryview]]:
+    data = path.read_bytes()
+    nodes = [(Message(raw).text(1), raw) for raw in next(Message(data).messages(2)).message(2).blobs(1)]
+    left_out = ("save/", "/Initializer/", "/Regularizer/", "/Assign")
+    return [(name, raw) for name, raw in nodes if not any(part in name for part in left_out)]
