@@ -24,7 +24,7 @@ from loc.sfm.bundle import MapBundle
 from loc.stages.artefacts import Features, Globals, Matched, PairList
 from loc.stages.correspond import features_block, match_images
 from loc.stages.evaluate import Report, evaluate
-from loc.stages.extract import extract_features, extract_globals
+from loc.stages.extract import extract_features, extract_globals, fused_plugins
 from loc.stages.learn import fitted_extractor
 from loc.stages.localize import Poses, localize
 from loc.stages.map import make_map
@@ -124,6 +124,7 @@ class _Line:
                     features,
                     plugin=self.plugin("globals"),
                     fit_names=[image.name for image in self.scene.db],
+                    others=fused_plugins(self.config.pairs, self.where["runtime"]),
                     **self.where,
                 )
         self.record.described(features, globals_)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loc.config import RunConfig
+from loc.config import RunConfig, fused_blocks
 from loc.errors import MapError
 from loc.layouts import load_scene
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
@@ -221,17 +221,25 @@ class _Walk:
         """The descriptors' store; ``done`` when it holds those of ``features``."""
         if self.config.globals is None or not needs_globals(self.config.pairs, self.scene):
             return None
-        plugin, state = resolve_block("globals", self.config.globals), None
+        found = self._described_by(resolve_block("globals", self.config.globals), features)
+        # Of all images, whatever part of the line asks: the row of the plan is about all.
+        items = list(self.features.keys.values())
+        done = len(items) - len(found.store.missing(items))
+        self.states["globals"] = _why(found.store, len(items), done)
+        others = {
+            key: self._described_by(resolve_block("globals", block), features)
+            for key, block in fused_blocks(self.config.pairs).items()
+        }
+        return replace(found, others=others)
+
+    def _described_by(self, plugin: ResolvedPlugin, features: Features) -> Globals:
+        state = None
         if plugin.cls.needs_fit:
             names = [image.name for image in self.scene.db]
             state = fit_folder(features, names, plugin=plugin, workdir=self.workdir)
         fields = global_fields(plugin, features, state)
         name = f"{folder_name(plugin.name)}-{fingerprint(fields)}"
-        store = GlobalStore(self.workdir / "globals" / name, fields)
-        # Of all images, whatever part of the line asks: the row of the plan is about all.
-        items = list(self.features.keys.values())
-        self.states["globals"] = _why(store, len(items), len(items) - len(store.missing(items)))
-        return Globals(store, features.keys, plugin, state)
+        return Globals(GlobalStore(self.workdir / "globals" / name, fields), features.keys, plugin, state)
 
     def _pairs(
         self,

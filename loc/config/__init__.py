@@ -17,8 +17,9 @@ from loc.config.pairs import (
     PosePairs,
     RetrievalPairs,
     SequentialPairs,
+    fused_blocks,
 )
-from loc.config.ranking import DiffusionConfig, ExpansionConfig
+from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig
 from loc.config.reading import apply_overrides, parse_override, read_yaml
 from loc.config.sections import (
     Block,
@@ -39,6 +40,7 @@ __all__ = [
     "EvaluateConfig",
     "ExhaustivePairs",
     "ExpansionConfig",
+    "FusionConfig",
     "GpsPairs",
     "ListedPairs",
     "LocalizeConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "Section",
     "SequentialPairs",
     "apply_overrides",
+    "fused_blocks",
     "parse_override",
     "read_yaml",
     "section_models",

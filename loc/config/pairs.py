@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from loc.config.checks import Section
-from loc.config.ranking import DiffusionConfig, ExpansionConfig
+from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig
 
 
 class ExhaustivePairs(Section):
@@ -28,12 +29,16 @@ class RetrievalPairs(Section):
     diffusion: DiffusionConfig | None = Field(
         None, description="rank by diffusion on the graph of the database, e.g. {} or {k: 20}"
     )
+    fusion: FusionConfig | None = Field(
+        None, description="also rank by other global descriptors and fuse, e.g. {of: [vlad]}"
+    )
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @model_validator(mode="after")
     def _one_scale(self) -> RetrievalPairs:
-        if self.diffusion is not None and self.min_similarity is not None:
-            raise ValueError("min_similarity is a cosine, and diffusion ranks by scores without a scale")
+        for name in ("diffusion", "fusion"):
+            if getattr(self, name) is not None and self.min_similarity is not None:
+                raise ValueError(f"min_similarity is a cosine, and {name} ranks by scores without a scale")
         return self
 
 
@@ -122,3 +127,12 @@ PairsConfig = Annotated[
     | GpsPairs,
     Field(discriminator="use"),
 ]
+
+
+def fused_blocks(generators: Iterable[PairsConfig]) -> dict[str, dict[str, Any] | str]:
+    """The global extractors that generators fuse with that of `globals`, by key."""
+    blocks: dict[str, dict[str, Any] | str] = {}
+    for generator in generators:
+        if isinstance(generator, RetrievalPairs) and generator.fusion is not None:
+            blocks |= generator.fusion.blocks
+    return blocks

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loc.config.checks import Section
 
@@ -42,3 +43,35 @@ class DiffusionConfig(Section):
     truncate: int | None = Field(
         None, ge=1, description="conjugate_gradients: solve on this many nearest images only; null: on all"
     )
+
+
+class FusionConfig(Section):
+    """One ranking from those of several global descriptors (:mod:`loc.retrieval.fusion`)."""
+
+    of: tuple[dict[str, Any] | str, ...] = Field(
+        min_length=1, description="global extractors besides that of `globals`: names, presets or blocks"
+    )
+    by: Literal["ranks", "scores"] = Field(
+        "ranks", description="ranks: 1 / (60 + rank) summed; scores: each scaled to [0, 1] and summed"
+    )
+    weights: tuple[float, ...] | None = Field(
+        None, description="of `globals`, then of each of `of`; null: all equal"
+    )
+    depth: int = Field(100, ge=1, description="images that each descriptor lists")
+
+    @model_validator(mode="after")
+    def _weight_for_each(self) -> FusionConfig:
+        if self.weights is not None and (
+            len(self.weights) != 1 + len(self.of) or any(weight < 0 for weight in self.weights)
+        ):
+            raise ValueError(
+                f"weights are {1 + len(self.of)} numbers >= 0: of `globals`, then of each of `of`"
+            )
+        if len(self.blocks) < len(self.of):
+            raise ValueError("the same descriptor twice: give it more weight instead")
+        return self
+
+    @property
+    def blocks(self) -> dict[str, dict[str, Any] | str]:
+        """The further extractors by a key that is the same for the same block."""
+        return {json.dumps(block, sort_keys=True): block for block in self.of}

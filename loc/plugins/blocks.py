@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, create_model
 
-from loc.config import Block, RunConfig, apply_overrides, read_yaml, suggest, validate
+from loc.config import Block, RunConfig, apply_overrides, fused_blocks, read_yaml, suggest, validate
 from loc.errors import ConfigError, LocError, PluginError, StoreError
 from loc.plugins.photos import Photos
 from loc.plugins.precision import resolve_precision
@@ -243,25 +243,27 @@ def load_config(
         for section in SECTIONS
         if section == "features" or getattr(config, section) is not None
     }
+    fused = [resolve_block("globals", block, source=source) for block in fused_blocks(config.pairs).values()]
     if config.features is None:
-        _check_without_features(plugins, source)
+        described = [plugins["globals"], *fused] if "globals" in plugins else fused
+        _check_without_features(plugins["matcher"], described, source)
     return config
 
 
-def _check_without_features(plugins: dict[str, ResolvedPlugin], source: str) -> None:
+def _check_without_features(matcher: ResolvedPlugin, described: list[ResolvedPlugin], source: str) -> None:
     """Raise where something reads the local features that ``features: null`` does not give."""
     at = f" ({source})" if source else ""
-    matcher, globals_ = plugins["matcher"], plugins.get("globals")
     if not reads_images(matcher.cls):
         raise ConfigError(
             f"features: null{at}, but matcher {matcher.name} reads {', '.join(sorted(matcher.cls.requires))}",
             "name features, e.g. features=sift, or a matcher that finds its own points, e.g. matcher=loftr",
         )
-    if globals_ is not None and globals_.cls.source == "features":
-        raise ConfigError(
-            f"features: null{at}, but globals {globals_.name} describes an image by its local features",
-            "set globals=null (pairs without retrieval), or name features: they then serve retrieval alone",
-        )
+    for globals_ in described:
+        if globals_.cls.source == "features":
+            raise ConfigError(
+                f"features: null{at}, but globals {globals_.name} describes an image by its local features",
+                "set globals=null (no retrieval), or name features: they then serve retrieval alone",
+            )
 
 
 __all__ = ["ResolvedPlugin", "configs_folder", "load_config", "presets", "resolve_block"]

@@ -56,7 +56,7 @@ class Ranking:
             )
         if regions == 1 and diffusion is not None and diffusion.regions is not None:
             raise ConfigError(
-                "diffusion.regions reduces the regions of an image, and this descriptor has one vector for each",
+                "diffusion.regions reduces the regions of images, and this descriptor has one vector each",
                 "take it out, or use a regional descriptor",
             )
         self._database = pooled_rows(database, regions)

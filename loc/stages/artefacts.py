@@ -47,13 +47,19 @@ class Features:
 
 @dataclass(frozen=True)
 class Globals:
-    """Global descriptors of the images of a run; ``fit`` is the fitted state's folder, or None."""
+    """Global descriptors of the images of a run.
+
+    Attributes:
+        fit: the fitted state's folder, or None.
+        others: further descriptors of the same images, which pair generators fuse with these.
+    """
 
     store: GlobalStore
     keys: dict[str, ItemKey]
     plugin: ResolvedPlugin
     fit: Path | None = None
     computed: int = 0
+    others: dict[str, Globals] = field(default_factory=dict)
 
     def matrix(self, names: list[str]) -> np.ndarray:
         """``(n, d)`` float32, one row per name."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loc.config import Block, RunConfig
+from loc.config import Block, RunConfig, fused_blocks
 from loc.conventions import resize_wh
 from loc.plugins.blocks import ResolvedPlugin, reads_images, resolve_block
 from loc.runtime.extraction import PhotoFile
@@ -50,7 +50,8 @@ def features_block(config: RunConfig, scene: Scene) -> Block | str | None:
         return config.features
     if config.globals is None or not needs_globals(config.pairs, scene):
         return None
-    described = resolve_block("globals", config.globals).cls.source == "features"
+    blocks = (config.globals, *fused_blocks(config.pairs).values())
+    described = any(resolve_block("globals", block).cls.source == "features" for block in blocks)
     return config.features if described else None
 
 

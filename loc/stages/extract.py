@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from loc.config import PairsConfig, fused_blocks
 from loc.errors import DataError
-from loc.plugins.blocks import ResolvedPlugin
+from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
 from loc.runtime.images import content_hash
 from loc.runtime.runtime import Runtime
@@ -74,12 +75,14 @@ def extract_globals(
     fit_names: Sequence[str],
     workdir: Path,
     runtime: Runtime,
+    others: Mapping[str, ResolvedPlugin] | None = None,
 ) -> Globals:
     """Global descriptors of ``images``, from pixels or aggregated from their local features.
 
     Args:
         fit_names: database images that a plug-in with ``needs_fit`` learns from; never a query,
             so that a new query changes nothing of the map.
+        others: plug-ins of further descriptors that pair generators fuse with these.
     """
     state = None
     if plugin.cls.needs_fit:
@@ -96,7 +99,21 @@ def extract_globals(
             for key, vector in runtime.track(described, f"globals {plugin.name}", len(todo)):
                 writer.put(key, vector)
     keys = {name: key for name, key in keys.items() if key in store}
-    return Globals(store, keys, plugin, state, computed=len(todo))
+    more = {
+        key: extract_globals(
+            images, features, plugin=each, fit_names=fit_names, workdir=workdir, runtime=runtime
+        )
+        for key, each in (others or {}).items()
+    }
+    return Globals(store, keys, plugin, state, computed=len(todo), others=more)
+
+
+def fused_plugins(pairs: Sequence[PairsConfig], runtime: Runtime) -> dict[str, ResolvedPlugin]:
+    """The global extractors that pair generators name besides that of `globals`, ready to run, by key."""
+    return {
+        key: resolve_block("globals", block).ready(runtime.torch_device)
+        for key, block in fused_blocks(pairs).items()
+    }
 
 
 def _describe(

@@ -104,6 +104,8 @@ class Retrieval:
                     "the map has no global descriptors: each photo is matched with all %d images", len(names)
                 )
             return Retrieval(names)
+        if any(getattr(each, "fusion", None) is not None for each in generators):
+            log.warning("a single photo is ranked by `globals` alone, without the fusion of the run's pairs")
         matrix = store.matrix(bundle.images[name] for name in names)
         store.close()
         from_pixels = plugin.cls.source == "image"

@@ -7,8 +7,8 @@ image)``. Queries never retrieve queries, and no image is paired with itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from loc.config import (
     DiffusionConfig,
     ExhaustivePairs,
     ExpansionConfig,
+    FusionConfig,
     GpsPairs,
     ListedPairs,
     PairsConfig,
@@ -30,6 +31,7 @@ from loc.config import (
 )
 from loc.errors import ConfigError, DataError
 from loc.layouts.lists import read_pairs
+from loc.retrieval.fusion import fuse_ranks, fuse_scores
 from loc.retrieval.ranking import Ranking
 from loc.stages.covisibility import from_covisibility
 from loc.stages.nearby import nearest_gps, nearest_poses
@@ -135,6 +137,14 @@ def from_list(path: Path, scene: Scene, role: PairRole, *, both: bool = False) -
 
 
 @dataclass(frozen=True)
+class Described:
+    """Global descriptors: rows for names, and how many vectors each row holds."""
+
+    rows: Descriptors
+    regions: int = 1
+
+
+@dataclass(frozen=True)
 class Request:
     """What a generator may look at.
 
@@ -142,6 +152,7 @@ class Request:
         usable: names of images that have features.
         global_descriptors: rows for names; None where the run has no global features.
         regions: vectors in each of those rows.
+        others: further descriptors by the keys of their blocks (``fusion``).
     """
 
     role: PairRole
@@ -149,6 +160,7 @@ class Request:
     usable: Collection[str]
     global_descriptors: Descriptors | None
     regions: int = 1
+    others: Mapping[str, Described] = field(default_factory=dict)
 
     @property
     def database(self) -> list[str]:
@@ -194,6 +206,8 @@ def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
     db_rows = request.descriptors(database)
     if not asking or not database:
         return []
+    if config.fusion is not None:
+        return _fused(config, config.fusion, request)
     rows = db_rows if request.role == "map" else request.descriptors(asking)
     return from_retrieval(
         asking,
@@ -206,6 +220,30 @@ def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
         diffusion=config.diffusion,
         regions=request.regions,
     )
+
+
+def _fused(config: RetrievalPairs, fusion: FusionConfig, request: Request) -> list[Pair]:
+    """By the rankings of several global descriptors, each to the depth that the fusion looks at."""
+    asking, database = request.asking, request.database
+    itself = np.array([(row, row) for row in range(len(asking))] if request.role == "map" else [], np.int64)
+    retrievers = [Described(request.descriptors, request.regions)]
+    retrievers += [request.others[key] for key in fusion.blocks]
+    found = []
+    for each in retrievers:
+        rows = each.rows(database)
+        rank = Ranking(rows, regions=each.regions, expansion=config.expansion, diffusion=config.diffusion)
+        depth = max(config.k, fusion.depth)
+        found.append(rank(each.rows(asking), depth, exclude=itself.reshape(-1, 2)))
+    if fusion.by == "scores":
+        fused, _ = fuse_scores(found, config.k, weights=fusion.weights)
+    else:
+        fused, _ = fuse_ranks([ids for ids, _ in found], config.k, weights=fusion.weights)
+    return [
+        (query, database[row])
+        for query, ids in zip(asking, fused, strict=True)
+        for row in ids.tolist()
+        if row >= 0
+    ]
 
 
 def _covisibility(config: CovisibilityPairs, request: Request) -> list[Pair]:

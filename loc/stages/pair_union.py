@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs, SequentialPairs
 from loc.stages.pair_generators import (
+    Described,
     Descriptors,
     Pair,
     PairRole,
@@ -34,6 +35,7 @@ def generate_pairs(
     global_descriptors: Descriptors | None,
     *,
     regions: int = 1,
+    others: Mapping[str, Described] | None = None,
 ) -> list[Pair]:
     """The union of the generators for ``role``, without repetition.
 
@@ -41,6 +43,7 @@ def generate_pairs(
         usable: names of images that have features; others are in no pair.
         global_descriptors: rows for names; None where the run has no global features.
         regions: vectors in each of those rows.
+        others: further descriptors, which generators fuse with these.
 
     Returns:
         Map pairs sorted. Query pairs by query, and for each query in rank order: most similar first
@@ -52,7 +55,7 @@ def generate_pairs(
         DataError: a list is wrong, or no database photo has the GPS position that was asked for.
     """
     found: dict[Pair, None] = {}
-    request = Request(role, scene, usable, global_descriptors, regions)
+    request = Request(role, scene, usable, global_descriptors, regions, others or {})
     for config in _of_role(role, configs, scene):
         for pair in generate(config, request):
             if pair[0] in usable and pair[1] in usable:

@@ -13,7 +13,7 @@ from loc.layouts.reference import images_file
 from loc.runtime.images import content_hash
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals, PairList
-from loc.stages.pair_generators import PairRole
+from loc.stages.pair_generators import Described, PairRole
 from loc.stages.pair_union import Prediction, generate_pairs, needs_globals, no_generator, predict_pairs
 from loc.stores.fingerprint import digest, fingerprint
 from loc.stores.products import check_product, make_product
@@ -64,7 +64,9 @@ def make_pairs(
 
     def build(partial: Path) -> None:
         descriptors, regions = (None, 1) if globals_ is None else (globals_.matrix, globals_.plugin.regions)
-        pairs = generate_pairs(role, config, scene, usable, descriptors, regions=regions)
+        others = {} if globals_ is None else globals_.others
+        described = {key: Described(each.matrix, each.plugin.regions) for key, each in others.items()}
+        pairs = generate_pairs(role, config, scene, usable, descriptors, regions=regions, others=described)
         write_pairs(partial / FILE, pairs)
         for _ in runtime.track([pairs], f"pairs {role}", 1):
             pass
@@ -84,7 +86,10 @@ def pair_fields(
 ) -> dict[str, Any]:
     """What the fingerprint of a pair list covers; arguments as of :func:`make_pairs`."""
     usable = _usable(role, scene, features, among)
+    others = {} if globals_ is None else globals_.others
+    fused = {key: each.store.folder.name for key, each in others.items()}
     return {
+        **({"fused": fused} if fused else {}),
         "kind": "pairs",
         "stage": STAGE_VERSION,
         "role": role,
