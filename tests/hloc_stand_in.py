@@ -85,7 +85,8 @@ class Mutual(StrictBase):
         forth, back = similar.argmax(1), similar.argmax(0)
         mutual = back[forth] == torch.arange(len(forth))
         matches = torch.where(mutual, forth, -1)
-        return {"matches0": matches[None], "matching_scores0": mutual[None].float()}
+        # Networks return more than hloc reads, not all of batch 1 (LightGlue: how many layers it ran).
+        return {"matches0": matches[None], "matching_scores0": mutual[None].float(), "stop": 3, "matches": []}
 
 
 class Mean(StrictBase):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -42,6 +43,16 @@ class HlocImageConfig(HlocConfig):
     grayscale: bool = Field(False, description="show the model grey images (hloc: preprocessing.grayscale)")
 
 
+class HlocExtractorConfig(HlocImageConfig):
+    """… and finds keypoints in it."""
+
+    keypoint_origin: PixelOrigin = Field(
+        "center",
+        description="the model's (0, 0): in hloc the centre of the first pixel; but on pycolmap 4 its `dog`"
+        " has COLMAP's corner",
+    )
+
+
 def load_model(config: HlocConfig, device: str) -> Any:
     """The model of a configuration, on a device, in evaluation mode.
 
@@ -56,10 +67,7 @@ def load_model(config: HlocConfig, device: str) -> Any:
     try:
         module = importlib.import_module(config.model)
     except ImportError as error:
-        raise PluginError(
-            f"cannot import {config.model}: {error}",
-            "install hloc beside loc: pip install git+https://github.com/cvg/Hierarchical-Localization",
-        ) from error
+        raise PluginError(f"cannot import {config.model}: {error}", _remedy(config.model, error)) from error
     classes: list[Any] = [
         each
         for _, each in inspect.getmembers(module, inspect.isclass)
@@ -76,10 +84,26 @@ def load_model(config: HlocConfig, device: str) -> Any:
     return model.eval().to(device)
 
 
+def _remedy(model: str, error: ImportError) -> str:
+    """What to install: the package itself, the right name in it, or what its module imports."""
+    package, missing = model.partition(".")[0], error.name or ""
+    if missing == package == "hloc":
+        return "install hloc beside loc: pip install git+https://github.com/cvg/Hierarchical-Localization"
+    if missing.partition(".")[0] == package:
+        return f"check the name of the module: python -c 'import {model}'"
+    owner = missing.partition(".")[0]
+    if owner in sys.modules:
+        return f"{model} was written for another version of {owner}"
+    return (
+        f"{package} is here, what this model imports is not: install {owner or 'it'}"
+        "; hloc has some of it in third_party, of a clone with --recursive"
+    )
+
+
 class HlocExtractor:
     """Local features of a model of hloc's protocol."""
 
-    Config: ClassVar[type[HlocImageConfig]] = HlocImageConfig
+    Config: ClassVar[type[HlocExtractorConfig]] = HlocExtractorConfig
     version: ClassVar[int] = 1
     licence: ClassVar[str] = _LICENCE
     paper: ClassVar[str] = _PAPER
@@ -90,7 +114,7 @@ class HlocExtractor:
     min_side: ClassVar[int] = 32
     ranked: ClassVar[bool] = False
 
-    def __init__(self, config: HlocImageConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
+    def __init__(self, config: HlocExtractorConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
         self.config = config
         self._model = load_model(config, device)
 
@@ -107,6 +131,8 @@ class HlocExtractor:
                 f"it returned: {', '.join(sorted(found))}",
             )
         keypoints = np.ascontiguousarray(found["keypoints"][:, :2], np.float32)
+        if self.config.keypoint_origin == "corner":
+            keypoints = center_from_corner(keypoints)
         scores = found.get("scores", found.get("keypoint_scores"))
         return LocalFeatures(
             keypoints=keypoints,
@@ -227,15 +253,19 @@ def shown(image: torch.Tensor, *, grayscale: bool) -> torch.Tensor:
 
 
 def _run(model: Any, data: dict[str, Any]) -> dict[str, Array]:
-    """Call a model and take the one item of its batch."""
+    """Call a model and take the one item of its batch; what has no items (a count of layers) is left out."""
     import torch
 
     with torch.inference_mode():
         found = model(data)
-    return {
-        key: value[0].float().cpu().numpy() if isinstance(value[0], torch.Tensor) else np.asarray(value[0])
+    items = {
+        key: value[0]
         for key, value in found.items()
-        if value is not None
+        if isinstance(value, list | tuple | torch.Tensor | np.ndarray) and len(value)
+    }
+    return {
+        key: item.float().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
+        for key, item in items.items()
     }
 
 
