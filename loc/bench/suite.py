@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "localize": ("loc.bench.localize", "localize"),
     "map": ("loc.bench.mapping", "map_"),
     "retrieve": ("loc.bench.retrieve", "retrieve"),
+    "diffusion": ("loc.bench.diffusion", "diffusion"),
     "d2net": ("loc.bench.d2net", "d2net"),
 }
 

@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
     for name, about in _ABOUT.items():
         _add(bench, name, about, [name])
     bench_d2net.register(bench, _report)
+    _add(bench, "diffusion", "Diffusion: its graph, queries and memory, and its shortcuts.", ["diffusion"])
     _add(bench, "all", "All of these (about 25 minutes on two cores).", [*_ABOUT, "d2net"])
     bench_faults.register(bench)
     bench_methods.register(bench)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from loc.config import RunConfig, section_models, suggest, type_name
+from loc.config import RunConfig, models_in, section_models, suggest, type_name
 from loc.errors import ConfigError, LocError
 from loc.plugins.blocks import SECTIONS, configs_folder, presets, stage_model
 from loc.plugins.registry import list_plugins, load_plugin
@@ -73,17 +73,20 @@ def _options(models: list[type[BaseModel]]) -> dict[str, dict[str, Any]]:
             "type": type_name(item.annotation),
             "default": None if item.is_required() else to_jsonable_python(item.default),
             "about": item.description or "",
+            **({"options": _options(nested)} if (nested := models_in(item.annotation)) else {}),
         }
         for model in models
         for name, item in model.model_fields.items()
     }
 
 
-def _option_lines(options: dict[str, dict[str, Any]]) -> list[str]:
-    return [
-        f"  {name} ({item['type']}, default {item['default']})  {item['about']}".rstrip()
-        for name, item in options.items()
-    ]
+def _option_lines(options: dict[str, dict[str, Any]], indent: str = "  ") -> list[str]:
+    """One line per option, followed by those of the mapping that it is."""
+    lines = []
+    for name, item in options.items():
+        lines.append(f"{indent}{name} ({item['type']}, default {item['default']})  {item['about']}".rstrip())
+        lines += _option_lines(item.get("options", {}), f"{indent}  ")
+    return lines
 
 
 def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:

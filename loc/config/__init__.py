@@ -5,7 +5,7 @@ bare name (a plug-in or a preset); its options are validated by the plug-in's ow
 (:mod:`loc.plugins.blocks`). There is no inheritance, no interpolation and no ``eval``.
 """
 
-from loc.config.checks import Section, suggest, type_name, validate
+from loc.config.checks import Section, models_in, suggest, type_name, validate
 from loc.config.pairs import (
     PAIR_CONFIGS,
     AutoPairs,
@@ -54,6 +54,7 @@ __all__ = [
     "SequentialPairs",
     "apply_overrides",
     "fused_blocks",
+    "models_in",
     "parse_override",
     "read_yaml",
     "section_models",

@@ -77,7 +77,7 @@ def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
     for key in location:
         tagged = [each for each in options if each.model_fields["use"].default == key]
         field = model.model_fields.get(key)
-        nested = _models_in(field.annotation) if field is not None else []
+        nested = models_in(field.annotation) if field is not None else []
         if tagged:
             model = tagged[0]
         elif len(nested) == 1:
@@ -87,11 +87,11 @@ def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
     return model
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models that a type names; those of a union are told apart by their ``use``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def type_name(annotation: Any) -> str:
@@ -105,6 +105,8 @@ def type_name(annotation: Any) -> str:
     if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
         return " or ".join(map(type_name, get_args(annotation)))
     if get_origin(annotation) is None and isinstance(annotation, type):
+        if issubclass(annotation, BaseModel):
+            return "mapping"
         return "None" if annotation is type(None) else annotation.__name__
     return str(annotation).replace("typing.", "")
 

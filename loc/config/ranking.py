@@ -33,7 +33,7 @@ class DiffusionConfig(Section):
         None, ge=1, description="neighbours by which a query enters the graph; null: 10, of regions 200"
     )
     gamma: float = Field(3.0, gt=0, description="exponent of similarities")
-    alpha: float = Field(0.99, ge=0, lt=1)
+    alpha: float = Field(0.99, ge=0, lt=1, description="share that flows on along the graph at each step")
     iterations: int = Field(20, ge=1, description="conjugate gradients; rankings depend on it")
     rank: int = Field(2000, ge=1, description="spectral: eigenvectors")
     neighbourhood: int = Field(1000, ge=1, description="offline: images that each one's solution may reach")

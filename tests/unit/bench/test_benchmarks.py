@@ -18,7 +18,16 @@ from loc.config import LocalizeConfig
 from loc.sfm.locate import locate
 
 #: Ratios of each; matching is also measured on all threads where there are several.
-ROWS = {"startup": 2, "match": 6, "stores": 8, "localize": 2, "map": 2, "retrieve": 2, "d2net": 6}
+ROWS = {
+    "startup": 2,
+    "match": 6,
+    "stores": 8,
+    "localize": 2,
+    "map": 2,
+    "retrieve": 2,
+    "diffusion": 9,
+    "d2net": 6,
+}
 
 
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import loc
+from loc.cli.plugin_card import config_card
 from loc.config import RetrievalPairs
 from loc.errors import ConfigError
 from loc.planning import plan
@@ -144,3 +145,12 @@ class MeanColour:
 def test_wrong_options(options, match):
     with pytest.raises(ConfigError, match=match):
         load_config({"pairs": [{"use": "retrieval", **options}]})
+
+
+def test_the_options_are_listed_with_those_inside_them():
+    data, lines = config_card()
+    assert (
+        data["pairs: - use: retrieval"]["diffusion"]["options"]["solver"]["default"] == "conjugate_gradients"
+    )
+    assert any(line.startswith("    query_k (int or None, default None)") for line in lines)
+    assert any(line.startswith("  diffusion (mapping or None, default None)") for line in lines)

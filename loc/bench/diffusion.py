@@ -1,0 +1,153 @@
+"""Diffusion: its graph, its queries, its memory, and how far its shortcuts agree with it."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from loc.bench.ratio import Ratio, Size, speed_of, times_of
+from loc.retrieval.diffusion import ITERATIONS, Diffusion, Solver, conjugate_gradients, offline, spectral
+from loc.retrieval.graph import Graph, knn_graph, mutual_graph
+from loc.retrieval.regions import weighted_regions
+from loc.retrieval.topk import top_k
+from loc.types import Array
+
+_BLOCK = 256
+_RECALL_AT = 20
+#: Spread of descriptors around their place, relative to that of places: two images of one have a cosine of .5.
+_SPREAD = 1.0
+
+
+class _Case(NamedTuple):
+    """Sizes: images, regions per image (1: global), dimension, neighbours, of a query, queries."""
+
+    images: int
+    regions: int
+    dim: int
+    k: int
+    query_k: int
+    queries: int
+
+    @property
+    def name(self) -> str:
+        nodes = self.images * self.regions
+        kind = "global" if self.regions == 1 else f"regional ({self.regions} each)"
+        return f"{kind} {nodes} x {self.dim}, k {self.k}"
+
+
+def diffusion(size: Size) -> Iterator[Ratio]:
+    """Global diffusion on 5,000 x 2048 with 70 queries, and regional on 105,000 x 512."""
+    few = _Case(300, 1, 32, 20, 10, 5) if size.quick else _Case(5000, 1, 2048, 50, 10, 70)
+    vectors, queries = _descriptors(few)
+    graph = knn_graph(vectors, few.k)
+    yield _graph_row(few, vectors, size.repeats)
+    yield _query_row(few, Diffusion(vectors, conjugate_gradients(graph), k=few.query_k), graph, queries)
+    yield _memory_row(few, vectors)
+    yield from _shortcuts(few, vectors, queries, graph, quick=size.quick)
+    many = _Case(40, 5, 32, 20, 20, 2) if size.quick else _Case(5000, 21, 512, 200, 200, 3)
+    vectors, queries = _descriptors(many)
+    yield _graph_row(many, vectors, 1)
+    graph = knn_graph(vectors, many.k)
+    owners = np.repeat(np.arange(many.images), many.regions)
+    regions = weighted_regions(vectors, owners, many.images)
+    whole = Diffusion(vectors, conjugate_gradients(graph), regions, k=many.query_k)
+    yield _query_row(many, whole, graph, queries)
+
+
+def _graph_row(case: _Case, vectors: Array, repeats: int) -> Ratio:
+    spent = _processor_seconds(lambda: knn_graph(vectors, case.k))
+    values = times_of(lambda: knn_graph(vectors, case.k), lambda: _product(vectors), repeats)
+    what = f"{case.name}: time of the graph / of the bare matrix product"
+    return Ratio("diffusion", what, values, note=f"{spent:.1f} s of processor time")
+
+
+def _query_row(case: _Case, ranking: Diffusion, graph: Graph, queries: list[Array]) -> Ratio:
+    def steps() -> None:
+        values = np.ones(len(graph))
+        for _ in range(ITERATIONS * len(queries)):
+            graph.step(values)
+
+    spent = _processor_seconds(lambda: [ranking.scores(query) for query in queries])
+    values = times_of(lambda: [ranking.scores(query) for query in queries], steps, 1)
+    what = f"{case.name}: time of {len(queries)} queries / of their {ITERATIONS} products with the graph"
+    edges = graph.weights.nnz
+    return Ratio(
+        "diffusion", what, values, note=f"{spent / len(queries):.3f} s of processor time each, {edges} edges"
+    )
+
+
+def _memory_row(case: _Case, vectors: Array) -> Ratio:
+    """Most memory that building the graph and a query take, in bytes of the neighbour lists."""
+    neighbours, similarities = top_k(vectors, vectors, case.k)
+    tracemalloc.start()
+    try:
+        graph = mutual_graph(neighbours, similarities)
+        conjugate_gradients(graph)(np.array([0]), np.array([1.0]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    what = f"{case.name}: peak memory of graph and query / bytes of the neighbour lists"
+    return Ratio("diffusion", what, (peak / (neighbours.nbytes + similarities.nbytes),), 4.0, ceiling=True)
+
+
+def _shortcuts(
+    case: _Case, vectors: Array, queries: list[Array], graph: Graph, *, quick: bool
+) -> Iterator[Ratio]:
+    rank, reach = (40, 60) if quick else (500, 1000)
+    solvers: dict[str, Callable[[], Solver]] = {
+        f"spectral, rank {rank}": lambda: spectral(graph, rank),
+        f"offline, {reach} nearest": lambda: offline(graph, top_k(vectors, vectors, reach)[0]),
+    }
+    exact = Diffusion(vectors, conjugate_gradients(graph), k=case.query_k)
+    best = [_best(exact, query) for query in queries]
+    for name, make in solvers.items():
+        started = time.process_time()
+        short = Diffusion(vectors, make(), k=case.query_k)
+        spent = time.process_time() - started
+        shared = [len(ids & _best(short, query)) / len(ids) for query, ids in zip(queries, best, strict=True)]
+        yield Ratio(
+            "diffusion",
+            f"{case.name}: {name}: recall@{_RECALL_AT} against conjugate gradients",
+            (float(np.mean(shared)),),
+            note=f"{spent:.1f} s of processor time beforehand",
+        )
+        speed = speed_of(
+            lambda short=short: [short.scores(query) for query in queries],  # type: ignore[misc]
+            lambda: [exact.scores(query) for query in queries],
+            1,
+        )
+        yield Ratio("diffusion", f"{case.name}: {name}: speed of queries / by conjugate gradients", speed)
+
+
+def _best(ranking: Diffusion, query: Array) -> set[int]:
+    return set(np.argsort(-ranking.scores(query), kind="stable")[:_RECALL_AT].tolist())
+
+
+def _descriptors(case: _Case) -> tuple[Array, list[Array]]:
+    """Unit vectors around places, some 40 images of each; queries are further images."""
+    rng = np.random.default_rng(0)
+    places = rng.standard_normal((max(2, case.images // 40), case.regions, case.dim), dtype=np.float32)
+
+    def images(count: int) -> Array:
+        rows = places[rng.integers(0, len(places), count)].reshape(count * case.regions, case.dim)
+        rows += _SPREAD * rng.standard_normal(rows.shape, dtype=np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+    return images(case.images), [images(1) for _ in range(case.queries)]
+
+
+def _product(vectors: Array) -> None:
+    for top in range(0, len(vectors), _BLOCK):
+        for left in range(0, len(vectors), 24 * _BLOCK):
+            np.matmul(vectors[top : top + _BLOCK], vectors[left : left + 24 * _BLOCK].T)
+
+
+def _processor_seconds(call: Callable[[], object]) -> float:
+    started = time.process_time()
+    call()
+    return time.process_time() - started
