@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
 from loc.colmap import pycolmap
@@ -48,9 +47,12 @@ class World:
     def cast(self, name: str, xy: Array) -> tuple[Array, Array]:
         """Points of the surface that pixels show, and where there is one (fixed-point iteration)."""
         fx, fy, cx, cy = self.intrinsics[:4]
-        surface = RegularGridInterpolator(
-            (self.grid_x, self.grid_y), self.height, bounds_error=False, fill_value=np.nan
-        )
+        scale = [(len(grid) - 1) / (grid[-1] - grid[0]) for grid in (self.grid_x, self.grid_y)]
+        corner = np.array([self.grid_x[0], self.grid_y[0]])
+
+        def surface(points: Array) -> Array:
+            return map_coordinates(self.height, ((points - corner) * scale).T, order=1, cval=np.nan)
+
         rays = np.stack([(xy[:, 0] - cx) / fx, (xy[:, 1] - cy) / fy, np.ones(len(xy))], axis=1)
         rays = rays @ self.poses[name].rotation @ self.axes.T
         start = (self.poses[name].center_in_world - self.origin) @ self.axes.T

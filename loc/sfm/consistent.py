@@ -69,8 +69,8 @@ class SharedKeypoints(NamedTuple):
     """
 
     name: str
-    xy: Float[Array, "n 2"]
-    scores: Float[Array, " n"]
+    xy: Float[Array, "k 2"]
+    scores: Float[Array, " k"]
     matches: dict[str, Matches]
 
 
@@ -110,7 +110,7 @@ def share_keypoints(
 
 
 def snap_to(
-    frozen: Sequence[tuple[str, Float[Array, "n 2"], Correspondences]],
+    frozen: Sequence[tuple[str, Float[Array, "_ 2"], Correspondences]],
     *,
     name: str,
     image_wh: tuple[int, int],
