@@ -18,7 +18,7 @@ from loc.types import Array
 
 _BLOCK = 256
 _RECALL_AT = 20
-#: Spread of descriptors around their place, relative to that of places: two images of one have a cosine of .5.
+#: Spread around a place relative to that of places: two images of one place have a cosine of .5.
 _SPREAD = 1.0
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
-from loc.errors import DataError
+from loc.bench.gldv2 import score_predictions
+from loc.cli.app import app
+from loc.errors import ConfigError, DataError
 from loc.layouts.landmarks import (
     read_recognition_predictions,
     read_recognition_solution,
@@ -99,3 +102,19 @@ def test_bad_solutions(tmp_path):
     path.write_text("id,images,Usage\nq,a b,Secret\n")
     with pytest.raises(DataError, match="is not id,list,Public"):
         read_retrieval_solution(path)
+
+
+def test_command(folder, tmp_path):
+    files = [
+        word
+        for kind in ("solution", "predictions")
+        for word in (f"--{kind}", str(folder / f"metrics_files/retrieval_{kind}.csv"))
+    ]
+    result = CliRunner().invoke(app, ["bench", "gldv2", "retrieval", *files])
+    assert result.exit_code == 0, result.output
+    assert "Public   0.3661" in result.output
+    files = [word.replace("retrieval_", "recognition_") for word in files]
+    found = json.loads(CliRunner().invoke(app, ["bench", "gldv2", "recognition", *files, "--json"]).output)
+    assert found["Private"]["GAP"] == pytest.approx(0.3296428571428572)
+    with pytest.raises(ConfigError, match="no task is called 'both'"):
+        score_predictions("both", tmp_path, tmp_path)
