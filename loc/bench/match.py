@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from loc.bench.lightglue import lightglue
 from loc.bench.ratio import Ratio, Size, speed_of
 from loc.plugins.blocks import resolve_block
 from loc.runtime.runtime import Runtime
@@ -31,10 +34,45 @@ _STAGE = "one thread; also reads and checks features, checks, writes and syncs m
 _THREADS = "low where other processes compute: each parallel step waits for the slowest core"
 
 
-def match(size: Size) -> Iterator[Ratio]:
-    """50 pairs of 4096 x 128 uint8 (SIFT) and of 2048 x 512 float16 descriptors."""
+def match(size: Size, photos: Sequence[Path] = (), *, device: str = "cpu") -> Iterator[Ratio]:
+    """`nearest` on 50 pairs of 4096 x 128 uint8 (SIFT) and of 2048 x 512 float16 descriptors, and LightGlue.
+
+    Args:
+        photos: folders of photos for LightGlue; see :func:`loc.bench.lightglue.lightglue`.
+        device: of LightGlue and of `nearest` in batches; all else is measured on the CPU.
+    """
     yield from _measured(4096, 128, np.uint8, size)
     yield from _measured(2048, 512, np.float16, size)
+    threads = torch_threads(1)
+    try:
+        yield _batches(size, device)
+        yield from lightglue(size, photos, device=device)
+    finally:
+        torch_threads(threads)
+
+
+def torch_threads(count: int) -> int:
+    """Set torch's number of threads; returns what it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before
+
+
+def _batches(size: Size, device: str) -> Ratio:
+    """Small pairs together against the same pairs alone."""
+    count = 50 if size.quick else 250
+    images = [_features(count, 128, np.uint8, number) for number in range(_IMAGES)]
+    runs = []
+    for batch in (64, "never"):
+        matcher = resolve_block("matcher", {"use": "nearest", "batch": batch}).build(device=device)
+        prepared = [matcher.prepare(features) for features in images]
+        runs.append(partial(matcher, list(combinations(prepared, 2))))
+    what = f"55 pairs of {count} x 128 uint8, {device}: speed of nearest in batches / of pairs alone"
+    return Ratio(
+        "match", what, speed_of(runs[0], runs[1], size.repeats), note="`batch: auto` batches on a GPU only"
+    )
 
 
 def _measured(count: int, dim: int, dtype: type, size: Size) -> list[Ratio]:

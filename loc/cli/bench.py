@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loc.cli import bench_d2net, bench_faults, bench_methods, bench_roxford
+from loc.cli import bench_d2net, bench_faults, bench_gldv2, bench_match, bench_methods, bench_roxford
 from loc.cli.console import Json, print_json, print_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, only to see th
 
 _ABOUT = {
     "startup": "`loc --help` against a bare typer program.",
-    "match": "The matcher and its stage against blocked matrix products and top-2.",
     "stores": "Writing and reading features and matches against plain h5py.",
     "localize": "Share of localization that is spent inside pycolmap's estimator.",
     "map": "Share of mapping that is database import and verification.",
@@ -46,12 +45,14 @@ def register(app: typer.Typer) -> None:
     )
     for name, about in _ABOUT.items():
         _add(bench, name, about, [name])
+    bench_match.register(bench, _report)
     bench_d2net.register(bench, _report)
     _add(bench, "diffusion", "Diffusion: its graph, queries and memory, and its shortcuts.", ["diffusion"])
-    _add(bench, "all", "All of these (about 25 minutes on two cores).", [*_ABOUT, "d2net"])
+    _add(bench, "all", "All of these (about 25 minutes on two cores).", [*_ABOUT, "match", "d2net"])
     bench_faults.register(bench)
     bench_methods.register(bench)
     bench_roxford.register(bench)
+    bench_gldv2.register(bench)
     app.add_typer(bench, name="bench")
 
 

@@ -10,7 +10,6 @@ pair. On a CPU, which a lone pair keeps busy, alone is faster (`loc bench match`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -79,9 +78,8 @@ class LightGlue:
             )
         self.config = config
         self._device = device
-        path = locate(self.weights_for(config)[0])
         self._net = LightGlueNet(
-            _weights(path, _TRAINED_FOR[config.features]),
+            read_weights(self.weights_for(config)[0], _TRAINED_FOR[config.features]),
             device=device,
             dtype=torch_dtype(config.precision, device),
         )
@@ -164,8 +162,16 @@ class LightGlue:
         ]
 
 
-def _weights(path: Path, input_dim: int) -> dict[str, torch.Tensor]:
-    """The tensors of the authors' file, older names of the layers translated."""
+def read_weights(file: WeightFile, input_dim: int) -> dict[str, torch.Tensor]:
+    """The tensors of one of the authors' files, older names of the layers translated.
+
+    Args:
+        input_dim: length of the descriptors.
+
+    Raises:
+        WeightsError: it is missing and cannot be fetched, or does not hold this network.
+    """
+    path = locate(file)
     renamed: dict[str, Any] = {}
     for key, value in read_file(path).items():
         for part in ("self_attn", "cross_attn"):

@@ -13,7 +13,7 @@ from PIL import Image
 from loc.errors import PluginError
 from loc.extractors.aliked import Aliked, AlikedConfig
 from loc.extractors.disk import Disk, DiskConfig
-from loc.matchers.lightglue import LightGlue, LightGlueConfig, _weights
+from loc.matchers.lightglue import LightGlue, LightGlueConfig, read_weights
 from loc.nets.lightglue import LightGlueNet
 from loc.plugins.blocks import resolve_block
 from loc.types import LocalFeatures
@@ -135,13 +135,13 @@ def test_one_forward_per_bucket(features, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("confidence", [(0.95, 0.99), (-1.0, -1.0)])
-def test_equals_kornia(features, confidence, public_weights) -> None:
+def test_equals_kornia(features, confidence) -> None:
     """The folded weights and the fused attention give what the plain network gives."""
     depth, width = confidence
     net = pytest.importorskip("kornia.feature").LightGlue(
         None, weights=None, input_dim=128, depth_confidence=depth, width_confidence=width
     )
-    state = _weights(public_weights / "aliked_lightglue.pth", 128)
+    state = read_weights(LightGlue.weights_for(LightGlueConfig(features="aliked"))[0], 128)
     missing = net.load_state_dict(state, strict=False).missing_keys
     assert missing == ["confidence_thresholds"]
     options = LightGlueConfig(
