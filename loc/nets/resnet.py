@@ -102,14 +102,10 @@ class ResNet:
     def block3(self, images: torch.Tensor) -> torch.Tensor:
         """``(b, 1024, h, w)`` of preprocessed ``(b, 3, H, W)``."""
         import torch
-        from torch.nn.functional import max_pool2d, pad
 
         maps = images.to(self._like).contiguous(memory_format=torch.channels_last)
         maps = self._layers["stem.conv"](maps).relu_()
-        (top, bottom), (left, right) = (self._pool.before_after(size) for size in maps.shape[2:])
-        maps = max_pool2d(
-            pad(maps, (left, right, top, bottom), value=-torch.inf), self._pool.kernel, self._pool.stride
-        )
+        maps = max_pool(maps, self._pool)
         for block in ("block1", "block2", "block3"):
             maps = self._block(block, maps)
         return maps[:, :, :: self._subsample, :: self._subsample]
@@ -150,6 +146,16 @@ class ResNet:
             step *= each.stride
             size = each.cells(size)
         return start, step * self._subsample
+
+
+def max_pool(maps: torch.Tensor, step: Step) -> torch.Tensor:
+    """Maximum over windows; what pads the border is never the maximum."""
+    import torch
+    from torch.nn.functional import max_pool2d, pad
+
+    (top, bottom), (left, right) = (step.before_after(size) for size in maps.shape[2:])
+    padded = pad(maps, (left, right, top, bottom), value=-torch.inf)
+    return max_pool2d(padded, step.kernel, step.stride)
 
 
 def step_of(facts: LayerFacts, kernel: int) -> Step:
