@@ -17,9 +17,9 @@ from loc.matchers.nearest import (
     Nearest,
     NearestConfig,
     PreparedDescriptors,
-    _check_comparable,
-    _nearest_two,
-    _squared_distance,
+    check_comparable,
+    nearest_two,
+    squared_distance,
 )
 from loc.nets.kornia import import_kornia
 from loc.plugins.protocols import PluginConfig, WeightFile
@@ -120,14 +120,14 @@ class Adalam:
 
         if not len(first.descriptors) or not len(second.descriptors):
             return Matches.empty()
-        _check_comparable(first.descriptors, second.descriptors)
-        rows, columns = _nearest_two(first.descriptors, second.descriptors, both=True, seconds=True)
+        check_comparable(first.descriptors, second.descriptors)
+        rows, columns = nearest_two(first.descriptors, second.descriptors, both=True, seconds=True)
         forth = torch.arange(len(first.descriptors), device=rows.index.device)
         first_index = torch.nonzero(columns.index[rows.index] == forth)[:, 0]
         second_index = rows.index[first_index]
-        distances = _squared_distance(rows.value[first_index])
+        distances = squared_distance(rows.value[first_index])
         # A lone keypoint has no second neighbour: its distance is infinite, the ratio nought.
-        ratios = distances / _squared_distance(rows.second[first_index]).clamp_min(_TINY)
+        ratios = distances / squared_distance(rows.second[first_index]).clamp_min(_TINY)
         kept = self._consistent(first.frames.at(first_index), second.frames.at(second_index), ratios)
         indices = torch.stack([first_index, second_index], dim=1)[kept].to(torch.int32)
         scores = (1 - distances[kept] / 4).clamp(0, 1)

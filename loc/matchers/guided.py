@@ -19,16 +19,11 @@ import numpy as np
 from pydantic import Field
 
 from loc.matchers.nearest import (
-    GROUP,
-    UINT8_NORM,
     Nearest,
     NearestConfig,
     PreparedDescriptors,
-    _squared_distance,
-    _tiles,
-    _top_two_of_columns,
-    _top_two_of_rows,
-    _TopTwo,
+    nearest_two,
+    squared_distance,
 )
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.types import Array, LocalFeatures, Matches
@@ -44,6 +39,7 @@ _DEGENERATE = 0.8
 #: Matches of the second look are no farther than this share of the supporting matches.
 _DISTANCE_QUANTILE = 0.95
 _TINY = 1e-12
+_EXACT = "donot_use_mm_for_euclid_dist"
 
 
 class GuidedConfig(PluginConfig):
@@ -52,9 +48,9 @@ class GuidedConfig(PluginConfig):
     ratio: float = Field(0.9, gt=0, le=1, description="ratio test of the first look, from both sides")
     guided_ratio: float = Field(0.9, gt=0, le=1, description="ratio test among the keypoints in the band")
     band: float = Field(
-        8,
+        8.0,
         gt=0,
-        description="half width of the band, in standard deviations of a keypoint (SIFT: 0.5 px at full size)",
+        description="half width of the band, in standard deviations of a keypoint (SIFT: 0.5 px unreduced)",
     )
     min_support: int = Field(
         20, ge=8, description="with fewer matches that agree on a geometry there is no second look"
@@ -135,43 +131,19 @@ class Guided:
         """Mutual nearest neighbours among the pairs of keypoints within the band."""
         import torch
 
-        allowed = geometry.within(first.xy, second.xy, self.config.band, self._nearest.device)
-        rows, columns = _nearest_two_where(allowed, first.descriptors, second.descriptors)
+        outside = geometry.outside(first.xy, second.xy, self.config.band, self._nearest.device)
+        rows, columns = nearest_two(
+            first.descriptors, second.descriptors, both=True, seconds=True, outside=outside
+        )
         keep = columns.index[rows.index] == torch.arange(len(rows.index), device=rows.index.device)
         for side, partner in ((rows, None), (columns, rows.index)):
-            distance, other = _squared_distance(side.value), _squared_distance(side.second)
+            distance, other = squared_distance(side.value), squared_distance(side.second)
             passes = (distance < self.config.guided_ratio**2 * other) & (distance <= farthest)
             keep &= passes if partner is None else passes[partner]
         kept = torch.nonzero(keep)[:, 0]
         indices = torch.stack([kept, rows.index[kept]], dim=1).to(torch.int32)
-        scores = (1 - _squared_distance(rows.value[kept]) / 4).clamp(0, 1)
+        scores = (1 - squared_distance(rows.value[kept]) / 4).clamp(0, 1)
         return Matches(indices.cpu().numpy(), scores.cpu().numpy())
-
-
-def _nearest_two_where(
-    allowed: Callable[[slice, slice], torch.Tensor], first: PreparedDescriptors, second: PreparedDescriptors
-) -> tuple[_TopTwo, _TopTwo]:
-    """Nearest and second nearest of every row of both, among the pairs that are allowed."""
-    import torch
-
-    a, b = first.matrix, second.matrix
-    if second.is_integer:
-        b = torch.cat([b[:, :-2], b[:, -1:], b[:, -2:-1]], dim=1)
-    rows, columns = _TopTwo.empty(len(a), a.device), _TopTwo.empty(len(b), b.device)
-    for i, j, tile in _tiles(a, b):
-        n_i, n_j = i.stop - i.start, j.stop - j.start
-        tile[:n_i, :n_j].masked_fill_(~allowed(i, j), -torch.inf)
-        value, index, other = _top_two_of_columns(tile.view(-1, GROUP, tile.shape[1]), seconds=True)
-        columns.merge(j, value[:n_j], index[:n_j] + i.start, other[:n_j])
-        value, index, other = _top_two_of_rows(tile.view(tile.shape[0], -1, GROUP), seconds=True)
-        rows.merge(i, value[:n_i], index[:n_i] + j.start, other[:n_i])
-    for found in (rows, columns):
-        for each in (found.value, found.second):
-            if first.is_integer:
-                each /= UINT8_NORM**2
-            else:
-                each -= 1
-    return rows, columns
 
 
 class _Geometry(NamedTuple):
@@ -191,28 +163,37 @@ class _Geometry(NamedTuple):
         larger: Array = np.maximum(np.abs(there), np.abs(here))
         return larger
 
-    def within(
+    def outside(
         self, first: Array, second: Array, band: float, device: str
     ) -> Callable[[slice, slice], torch.Tensor]:
-        """Which keypoints of a tile are within the band of each other, in both images."""
+        """Which pairs of keypoints of a tile are farther than the band from each other, in either image.
+
+        The mask's memory is reused: it is valid until the next one is asked for.
+        """
         import torch
 
         forth, back = self._transferred(first, second)
         if not self.is_homography:
             first, second = _homogeneous(first), _homogeneous(second)
-        x, y, forth_, back_ = (
+        x, y, x_there, y_here = (
             torch.from_numpy(each.astype(np.float32)).to(device) for each in (first, second, forth, back)
         )
+        buffers: dict[torch.Size, tuple[torch.Tensor, torch.Tensor]] = {}
 
-        def allowed(i: slice, j: slice) -> torch.Tensor:
-            if self.is_homography:
-                near = torch.cdist(forth_[i], y[j], compute_mode="donot_use_mm_for_euclid_dist") <= band
-                return near & (
-                    torch.cdist(x[i], back_[j], compute_mode="donot_use_mm_for_euclid_dist") <= band
-                )
-            return ((forth_[i] @ y[j].T).abs() <= band) & ((x[i] @ back_[j].T).abs() <= band)
+        def masked(i: slice, j: slice) -> torch.Tensor:
+            size = torch.Size((i.stop - i.start, j.stop - j.start))
+            if size not in buffers:
+                buffers[size] = torch.empty(size, device=device), torch.empty(size, device=device)
+            error, other = buffers[size]
+            if self.is_homography:  # products of coordinates would cancel
+                error.copy_(torch.cdist(x_there[i], y[j], compute_mode=_EXACT))
+                other.copy_(torch.cdist(x[i], y_here[j], compute_mode=_EXACT))
+            else:
+                torch.mm(x_there[i], y[j].T, out=error).abs_()
+                torch.mm(x[i], y_here[j].T, out=other).abs_()
+            return torch.maximum(error, other, out=error) > band
 
-        return allowed
+        return masked
 
     def _transferred(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Points or unit lines of ``x`` in the second image, and of ``y`` in the first."""

@@ -13,7 +13,7 @@ many as fill a tile, their padding masked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -186,8 +186,8 @@ class Nearest:
     def _match(self, first: PreparedDescriptors, second: PreparedDescriptors) -> Matches:
         import torch
 
-        _check_comparable(first, second)
-        rows, columns = _nearest_two(
+        check_comparable(first, second)
+        rows, columns = nearest_two(
             first, second, both=self.config.mutual, seconds=self.config.ratio is not None
         )
         keep = self._accepted(rows)
@@ -237,10 +237,10 @@ class Nearest:
 
     def _accepted(self, found: _TopTwo) -> Tensor:
         """bool of the shape of its fields: the nearest neighbour passes the thresholds that are set."""
-        squared = _squared_distance(found.value)
+        squared = squared_distance(found.value)
         keep = squared >= 0  # all true, on the right device
         if self.config.ratio is not None:
-            keep &= squared < self.config.ratio**2 * _squared_distance(found.second)
+            keep &= squared < self.config.ratio**2 * squared_distance(found.second)
         if self.config.max_distance is not None:
             keep &= squared <= self.config.max_distance**2
         if self.config.min_similarity is not None:
@@ -248,7 +248,7 @@ class Nearest:
         return keep
 
 
-def _check_comparable(first: PreparedDescriptors, second: PreparedDescriptors) -> None:
+def check_comparable(first: PreparedDescriptors, second: PreparedDescriptors) -> None:
     if first.dim != second.dim or first.is_integer != second.is_integer:
         raise ContractError(
             f"cannot match descriptors of dimension {first.dim} ({first.dtype})"
@@ -257,7 +257,7 @@ def _check_comparable(first: PreparedDescriptors, second: PreparedDescriptors) -
         )
 
 
-def _squared_distance(negative_half: Tensor) -> Tensor:
+def squared_distance(negative_half: Tensor) -> Tensor:
     return (-2 * negative_half).clamp_min(0)
 
 
@@ -265,17 +265,27 @@ def _similarity(negative_half: Tensor) -> Tensor:
     return 1 + negative_half
 
 
-def _nearest_two(
-    first: PreparedDescriptors, second: PreparedDescriptors, *, both: bool, seconds: bool
+def nearest_two(
+    first: PreparedDescriptors,
+    second: PreparedDescriptors,
+    *,
+    both: bool,
+    seconds: bool,
+    outside: Callable[[slice, slice], Tensor] | None = None,
 ) -> tuple[_TopTwo, _TopTwo]:
     """Nearest and second nearest of every row of ``first``, and with ``both`` of ``second``.
 
-    Values are ``-distance^2 / 2``. Without ``seconds`` the second values are not looked for.
+    Values are ``-distance^2 / 2``; ``-inf`` where there is none. Without ``seconds`` the second values are
+    not looked for. ``outside(rows, columns)`` is the ``(n, m)`` bool mask of what is left out of a tile.
     """
+    import torch
+
     a, b = first.matrix, _other_side(second.matrix) if second.is_integer else second.matrix
     rows, columns = _TopTwo.empty(len(a), a.device), _TopTwo.empty(len(b), b.device)
     for i, j, tile in _tiles(a, b):
         n_i, n_j = i.stop - i.start, j.stop - j.start
+        if outside is not None:
+            tile[:n_i, :n_j].masked_fill_(outside(i, j), -torch.inf)
         groups = tile.view(tile.shape[0], -1, GROUP)
         value, index, other = _top_two_of_rows(groups, seconds=seconds)
         rows.merge(i, value[:n_i], index[:n_i] + j.start, other[:n_i])
