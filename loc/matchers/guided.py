@@ -48,7 +48,7 @@ class GuidedConfig(PluginConfig):
     ratio: float = Field(0.9, gt=0, le=1, description="ratio test of the first look, from both sides")
     guided_ratio: float = Field(0.9, gt=0, le=1, description="ratio test among the keypoints in the band")
     band: float = Field(
-        8.0,
+        4.0,
         gt=0,
         description="half width of the band, in standard deviations of a keypoint (SIFT: 0.5 px unreduced)",
     )
