@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -63,8 +63,9 @@ def card(name: str, releases: tuple[WeightFile, ...]) -> WeightFile:
     """
     converted = f"{name}.safetensors"
     own = WeightFile(converted, None, "that of its source", "", note="converted", output_checked=False)
-    if find(own) is not None:
-        return own
+    path = find(own)
+    if path is not None:  # the user's own: not pinned, as it may be converted again
+        return replace(own, sha256=sha256_of(path))
     for file in releases:
         if file.name == f"{name}.tar.gz":
             return file
