@@ -19,10 +19,9 @@ from loc.globals.delg import DelgGlobal
 from loc.plugins.blocks import resolve_block
 from loc.plugins.standing import weights_verified
 from loc.types import LocalFeatures
-from loc.weights.files import cache_folder
 from loc.weights.tensorflow.convert import convert
 from loc.weights.tensorflow.datum import read_datum
-from loc.weights.tensorflow.files import save
+from loc.weights.tensorflow.files import open_model, save
 
 NAMES = {"delf": "delf_gld_20190411", "delg": "r50delg_gldv2clean_20200914"}
 
@@ -134,6 +133,7 @@ def test_centred_positions(images) -> None:
 
 def test_weights_that_are_here_or_not(cache, delf_models, tmp_path, monkeypatch) -> None:
     plugin = resolve_block("features", "delf")
+    plugin.build()
     assert [file.name for file in plugin.weights] == ["delf_gld_20190411.tar.gz"]
     assert not weights_verified(plugin)
     with pytest.raises(WeightsError, match=r"no weights are called 'mine': there is no mine\.safetensors"):
@@ -145,14 +145,14 @@ def test_weights_that_are_here_or_not(cache, delf_models, tmp_path, monkeypatch)
     Delf(Delf.Config(weights="mine"))
     with pytest.raises(WeightsError, match="not on this machine"):
         Delf(Delf.Config(weights="delf_v1_20171026"))
-    assert len(list(cache_folder().glob("delf_gld_20190411-*.safetensors"))) == 1
+    assert len(list(cache.glob("delf_gld_20190411-*.safetensors"))) == 1  # the archive is converted once
 
 
 def test_kinds_are_not_mixed_up(tmp_path, monkeypatch, cache) -> None:
     (tmp_path / "a").mkdir()
     for source, kind in (("delf", Delg), ("delf", DelgGlobal), ("delg", Delf)):
-        made = next(cache_folder().glob(f"{NAMES[source]}-*.safetensors"))
-        shutil.copy(made, tmp_path / "a/x.safetensors")
+        open_model({"delf": Delf, "delg": Delg}[source].weights[0])
+        shutil.copy(next(cache.glob(f"{NAMES[source]}-*.safetensors")), tmp_path / "a/x.safetensors")
         monkeypatch.setenv("LOC_WEIGHTS_DIR", str(tmp_path / "a"))
         with pytest.raises(WeightsError, match=r"holds del[fg]"):
             kind(kind.Config(weights="x"))
