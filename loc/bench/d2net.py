@@ -220,7 +220,7 @@ def _coverages(folder: Path, device: str) -> Iterator[Ratio]:
             ]
             for select in ("even", "score")
         }
-        what = f"{folder.name}, {cap} keypoints: share of a 16 x 16 grid they cover, even / by score"
+        what = f"{folder}: share of a 16 x 16 grid that {cap} keypoints cover, even / by score"
         ratios = tuple(even / score for even, score in zip(*covered.values(), strict=True) if score)
         even, score = (float(np.mean(values)) for values in covered.values())
         count = int(np.mean([len(each) for each in features]))

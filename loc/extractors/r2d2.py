@@ -66,7 +66,12 @@ class R2D2Config(PluginConfig):
         "release", description="release: as published, coarse levels half a cell off; centred: unbiased"
     )
     precision: Precision = Field("fp32", description="of the network")
-    memory_budget_mib: int = Field(512, ge=64, description="for the activations of a strip of rows")
+    memory_budget_mib: int = Field(
+        512,
+        ge=64,
+        exclude=True,  # strips change no bit of the output
+        description="for the activations of a strip of rows",
+    )
     accept_license: bool = Field(
         False, exclude=True, description="the weights are for non-commercial use only: say that yours is"
     )

@@ -106,6 +106,15 @@ def test_nothing_as_large_as_a_map_exists_after_the_trunk(photo, scales) -> None
     assert largest_share_of_a_map(make(scales=scales), photo[:, :, :136, :160]) < 0.15
 
 
+@pytest.mark.parametrize(("mib", "fits"), [(8, True), (64, False)])
+def test_a_strip_of_the_trunk_fits_its_budget(photo, mib, fits) -> None:
+    """Largest are the input and the output of the second convolution, 64 channels at the photo's size."""
+    trunk = make(mib << 20)._trunk
+    with Allocations() as allocations:
+        trunk(photo[:, :, :, :60])
+    assert (2 * allocations.largest <= 8 << 20) == fits
+
+
 def test_a_second_map_would_be_seen(photo, monkeypatch) -> None:
     def dense(features: torch.Tensor, coarser: torch.Tensor) -> None:
         wide = interpolate(coarser.permute(2, 0, 1)[None], features.shape[:2], mode="bilinear")
