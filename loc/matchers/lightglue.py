@@ -45,8 +45,13 @@ class LightGlueConfig(PluginConfig):
     min_score: float = Field(0.1, ge=0, le=1, description="least confidence of a match")
     depth_confidence: float = Field(0.95, le=1, description="stop when this sure; -1: run all layers")
     width_confidence: float = Field(0.99, le=1, description="drop points this surely unmatchable; -1: none")
+    # Five pairs of sacre_coeur, four of fountain, ALIKED and DISK, caps of 512, 1024, 2048, 4096: 2621, 5686,
+    # 12031 and 25174 inliers, each cap in 3.0, 2.1 and 2.5 times the time of the one before.
     max_keypoints: int = Field(
-        2048, ge=1, description="match only the first this many of an image: time grows with their square"
+        2048,
+        ge=1,
+        description="match only the first this many of an image; twice as many: twice the inliers, 2 to 3"
+        " times the time. 2048 is a second or two per pair on a CPU core",
     )
     precision: Precision = Field("auto", description="of the network; auto: the fastest that is native")
     # Numbers do not depend on it, so it is no part of a fingerprint.

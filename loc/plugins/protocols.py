@@ -109,6 +109,9 @@ class Matcher(Plugin, Protocol):
     descriptors to the device there); ``__call__`` gets pairs of prepared features and returns one
     :class:`Matches` per pair. Results must not depend on how pairs are grouped into calls.
 
+    A matcher that computes pairs in batches says with an attribute ``pairs_at_once`` how many pairs a call
+    should have (without it: 16); the fewer, the sooner a killed run's work is on disk.
+
     A matcher with weights for certain features defines ``for_features(config, extractor)``, a class
     method that returns the options for an extractor's name or raises :class:`loc.errors.PluginError`.
     """
