@@ -1,21 +1,27 @@
 """Random weights in the exact layout of published checkpoints, for networks whose files are not here.
 
-They are symmetric: such a network sees a mirror image as the mirror image of what it sees, so that the
-contract's check of the pixel origin is as sharp as for SIFT.
+Those made here are symmetric: such a network sees a mirror image as the mirror image of what it sees, so that
+the contract's check of the pixel origin is as sharp as for SIFT. Others come with the shared fixtures.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from loc.extractors.delf import Delf
+from loc.extractors.delg import Delg
 from loc.extractors.dog_hardnet import DogHardNet
 from loc.extractors.superpoint import SuperPoint
 from loc.extractors.xfeat import XFeat
 from loc.matchers.loftr import LoFTR
 from loc.plugins.contract_samples import as_color, textured_canvas
 
+SHARED = Path(os.environ.get("LOC_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 CELL = 8
 
 
@@ -117,4 +123,19 @@ def saved(state: dict[str, torch.Tensor], path: Path) -> Path:
     return path
 
 
-MAKERS = {"superpoint": superpoint, "xfeat": xfeat, "dog_hardnet": hardnet, "loftr": loftr}
+def fixture(cls: type, name: str) -> Callable[[Path], Path]:
+    """An archive of TensorFlow's with random weights, in the place of the released one."""
+    return lambda folder: Path(shutil.copy(SHARED / "fixtures" / name, folder / cls.weights[0].name))
+
+
+FROM_SHARED: dict[str, Callable[[Path], Path]] = {
+    "delf": fixture(Delf, "delf/delf_gld_like.tar.gz"),
+    "delg": fixture(Delg, "delg/r50delg_like.tar.gz"),
+}
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "superpoint": superpoint,
+    "xfeat": xfeat,
+    "dog_hardnet": hardnet,
+    "loftr": loftr,
+    **FROM_SHARED,
+}

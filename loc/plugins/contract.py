@@ -94,6 +94,8 @@ def check_extractor(
     scale = _scale_for(cls.min_side)
     canvas = as_color(textured_canvas(0, scale=scale), cls.color)
     (dx, dy), (width, height) = SHIFT_XY, (WIDTH * scale, HEIGHT * scale)
+    if hasattr(run.plugin, "resized_wh"):  # what the runtime would show
+        width, height = run.plugin.resized_wh((width, height), None)
     image = np.ascontiguousarray(canvas[:, :height, :width])
     moved = np.ascontiguousarray(canvas[:, dy : dy + height, dx : dx + width])
     base = run.one(image)

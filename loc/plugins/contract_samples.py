@@ -11,9 +11,9 @@ from loc.types import LocalFeatures
 
 Array = np.ndarray
 
-#: Multiples of 16: a crop by whole cells looks the same to networks with strides up to 16.
 WIDTH, HEIGHT = 320, 240
-SHIFT_XY = (32, 16)
+#: Multiples of 32: a crop by whole cells looks the same to networks with strides up to 32.
+SHIFT_XY = (64, 32)
 
 
 def textured_canvas(seed: int, *, scale: int = 1) -> Float32[Array, "3 h w"]:

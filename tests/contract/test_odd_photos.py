@@ -26,6 +26,9 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "r2d2": {"accept_license": True},
     "superpoint": {"accept_license": True},
     "dog_hardnet": {"max_keypoints": 200},
+    "delf": {"score_threshold": 0, "scales": [0.25, 1.0]},
+    "delg": {"score_threshold": 0, "scales": [0.25, 1.0]},
+    "delf_ots": {"scales": [0.25, 1.0], "precision": "fp32"},
     "hloc": {"model": "hloc.extractors.blobs"},
 }
 #: The others see the huge photo smaller than by default: they took minutes on a CPU, and passed.

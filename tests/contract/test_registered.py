@@ -6,7 +6,7 @@ import os
 
 import pytest
 from hloc_stand_in import installed
-from made_weights import MAKERS
+from made_weights import FROM_SHARED, MAKERS
 
 from loc.plugins.contract import check_extractor, check_global_extractor, check_matcher
 from loc.plugins.registry import list_plugins, load_plugin
@@ -22,6 +22,9 @@ OPTIONS = {
     "superpoint": {"accept_license": True, "max_keypoints": 1000},
     "dog_hardnet": {"max_keypoints": 120},
     "loftr": {"min_score": 0.05},
+    "delf": {"score_threshold": 0, "scales": [1.0]},
+    "delg": {"score_threshold": 0, "scales": [2.0]},  # a grid of 16 px: of 32, few lie where the mirror looks
+    "delf_ots": {"scales": [1.0], "precision": "fp32"},
 }
 
 
@@ -40,18 +43,18 @@ def test_contract(info, request, tmp_path, monkeypatch) -> None:
     cls = load_plugin(info.kind, info.name)
     monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("LOC_OFFLINE", "1")
-    if info.name in MAKERS:
-        MAKERS[info.name](tmp_path)
-        if info.name in SYMMETRIC:
-            cls = type(cls.__name__, (cls,), {"mirror_symmetric": True})
-    elif getattr(cls, "weights", ()):
+    if info.name in FROM_SHARED or (getattr(cls, "weights", ()) and info.name not in MAKERS):
         folders = (request.getfixturevalue("shared") / "weights", request.getfixturevalue("public_weights"))
         monkeypatch.setenv("LOC_WEIGHTS_DIR", os.pathsep.join(map(str, folders)))
+    if info.name in MAKERS:
+        MAKERS[info.name](tmp_path)
+    if info.name in SYMMETRIC:
+        cls = type(cls.__name__, (cls,), {"mirror_symmetric": True})
     if info.name == "hloc":
         with installed(monkeypatch):
             CHECKS[info.kind](cls, {"model": HLOC_MODELS[info.kind]})
     else:
-        CHECKS[info.kind](cls, OPTIONS.get(info.name))
+        CHECKS[info.kind](cls, OPTIONS.get(info.name) if info.kind != "global" else None)
 
 
 def test_the_built_ins_are_among_them() -> None:

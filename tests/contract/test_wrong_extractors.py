@@ -287,7 +287,7 @@ class NeedsAnOption(Blobs):
 
 WRONG = {
     Swapped: "outside the image: x from",
-    SwappedInside: "x and y are swapped: when the picture moves by (32, 16) px, its keypoints move by (16,",
+    SwappedInside: "x and y are swapped: when the picture moves by (64, 32) px, its keypoints move by (32,",
     HalfPixelLow: "x is off by -0.",
     HalfPixelHigh: "x is off by +0.",
     HalfPixelInY: "y is off by +0.",

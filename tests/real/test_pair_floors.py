@@ -1,8 +1,8 @@
 """Every plug-in with weights that were verified finds its inliers on a real pair.
 
-Two photos of the fountain, 480 px wide (the slow ones: 320); an inlier lies within 1 px of that size of the
-fundamental matrix that MAGSAC finds. Floors are about 70 % of what was measured; the numbers are printed with
-the others of this folder.
+Two photos of the fountain, 480 px wide (the slow ones: 320); an inlier lies within 1 px of that size (or the
+noise of the keypoints, if that is more) of the fundamental matrix that MAGSAC finds. Floors are about 70 % of
+what was measured; the numbers are printed with the others of this folder.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FLOORS: list[tuple[str | dict[str, Any], str, int]] = [
     ("sift", "nearest", 580),
     ("sift", "adalam", 600),
     ("sift", "guided", 580),
-    ({"use": "d2net_ss", **D2NET}, "nearest", 130),
-    ({"use": "d2net_ms", "resize_max": SMALL, **D2NET}, "nearest", 65),
+    ({"use": "d2net_ss", **D2NET}, "nearest", 175),
+    ({"use": "d2net_ms", "resize_max": SMALL, **D2NET}, "nearest", 80),
     (R2D2, "nearest", 230),
     ({"use": "disk", "max_keypoints": 1000}, "nearest", 510),
     ({"use": "disk", "max_keypoints": 512}, "lightglue", 265),
@@ -38,6 +38,7 @@ FLOORS: list[tuple[str | dict[str, Any], str, int]] = [
         for model in ("n16", "n16rot", "n32", "t16")
     ),
     ({"use": "aliked", "max_keypoints": 512}, "lightglue", 270),
+    ({"use": "delf_ots", "precision": "fp32", "resize_max": SMALL, "scales": [1.0, 2.0]}, "nearest", 90),
 ]
 #: Runs what is installed elsewhere: tests/unit/bridges.
 BRIDGE = "hloc"
@@ -77,8 +78,8 @@ def test_inliers(case, shared, say) -> None:
     xy = [each.keypoints[found.indices[:, side]] for side, each in enumerate(features)]
     cv2.setRNGSeed(0)
     width = extractor.stage_options["resize_max"]
-    pixel = features[0].image_wh[0] / width
-    _, inliers = cv2.findFundamentalMat(*xy, cv2.USAC_MAGSAC, pixel, 0.999, 10_000)
+    within_px = max(features[0].image_wh[0] / width, features[0].noise_px)
+    _, inliers = cv2.findFundamentalMat(*xy, cv2.USAC_MAGSAC, within_px, 0.999, 10_000)
     say(f"pair of fountain, {width} px: {title(case)}: {inliers.sum()} of {len(found)} matches are inliers")
     assert inliers.sum() >= case[2]
 
