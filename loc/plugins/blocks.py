@@ -198,7 +198,7 @@ def resolve_block(section: str, block: Block | str | None, *, source: str = "") 
     own = {key: value for key, value in block.items() if key not in stage_fields}
     merged = create_model(  # so that "did you mean" also offers the runtime's options
         cls.Config.__name__,
-        __base__=cls.Config if stage_cls is None else (cls.Config, stage_cls),
+        __base__=_bases(cls.Config, stage_cls),
     )
     validate(merged, block, where=section, source=source, hint=f"loc plugins {name}")
     chosen = getattr(cls, "stage_defaults", {}) | {key: block[key] for key in stage_fields if key in block}
@@ -209,6 +209,13 @@ def resolve_block(section: str, block: Block | str | None, *, source: str = "") 
         config=cls.Config.model_validate(own),
         stage_options={} if stage_cls is None else stage_cls.model_validate(chosen).model_dump(mode="json"),
     )
+
+
+def _bases(config: type[PluginConfig], stage: type[StageOptions] | None) -> Any:
+    """What a model of both kinds of options derives from."""
+    if stage is None:
+        return config
+    return stage if issubclass(stage, config) else (config, stage)  # a plug-in may have no options
 
 
 def load_config(

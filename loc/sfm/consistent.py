@@ -13,6 +13,7 @@ carries all of them on. Measured against rounding in ``docs/dense.md``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,8 +32,10 @@ _LEAST_NEIGHBOURS = 4
 _REACH = 3.0
 #: … and the nearest must be within this: beyond, the map would be extrapolated.
 _NEAREST = 1.5
-#: Re-weightings of the fit (Cauchy), after which an outlier has no say.
-_ROUNDS = 3
+#: Fits, each with the weights that the one before it gave.
+_ROUNDS = 5
+#: Where the map stretches this many times as much as usual it bridges two surfaces, one behind the other.
+_STRETCH = 3.0
 #: A new keypoint keeps this share of the spacing away from those that are there.
 _COVERED = 0.7
 
@@ -81,6 +84,7 @@ def share_keypoints(
     images: Sequence[str],
     image_wh: Callable[[str], tuple[int, int]],
     options: Callable[[str], SharingOptions],
+    workers: int = 1,
 ) -> Iterator[SharedKeypoints]:
     """Keypoints of all ``images``, consistent over all ``pairs``; each pair is loaded once.
 
@@ -89,24 +93,29 @@ def share_keypoints(
         load: the correspondences of a pair.
         images: in the order in which they are done: the best connected first makes short chains.
         image_wh, options: of an image.
+        workers: threads; they change nothing of the result.
     """
     place = {name: number for number, name in enumerate(images)}
     later: dict[str, list[Pair]] = {name: [] for name in images}
     for pair in sorted(pairs):
         later[min(pair, key=place.__getitem__)].append(pair)
     arrived: dict[str, list[tuple[str, Carried]]] = {name: [] for name in images}
-    for name in images:
-        onward = {
-            (second if first == name else first): oriented(load((first, second)), first == name)
-            for first, second in later[name]
-        }
-        found = _settle(name, arrived.pop(name), options(name))
-        if onward:
-            found = _with_new(found, list(onward.values()), options(name))
-        yield found
-        for other in sorted(onward):
-            carried = carry(found.xy, onward[other], image_wh(other), options(other))
-            arrived[other].append((name, carried))
+    with ThreadPoolExecutor(workers) as threads:
+        for name in images:
+            onward = {
+                (second if first == name else first): oriented(load((first, second)), first == name)
+                for first, second in later[name]
+            }
+            found = _settle(name, arrived.pop(name), options(name))
+            if onward:
+                found = _with_new(found, list(onward.values()), options(name))
+            yield found
+            jobs = {
+                other: threads.submit(carry, found.xy, onward[other], image_wh(other), options(other))
+                for other in sorted(onward)
+            }
+            for other, job in jobs.items():
+                arrived[other].append((name, job.result()))
 
 
 def snap_to(
@@ -115,16 +124,21 @@ def snap_to(
     name: str,
     image_wh: tuple[int, int],
     options: SharingOptions,
+    workers: int = 1,
 ) -> SharedKeypoints:
     """Keypoints of a query: the frozen keypoints of database images, carried into it and merged.
 
     Args:
         frozen: ``(database image, its keypoints, correspondences from the query to it)``.
     """
-    arrived = [
-        (other, carry(np.asarray(xy, np.float64), oriented(found, False), image_wh, options))
-        for other, xy, found in sorted(frozen, key=lambda each: each[0])
-    ]
+    with ThreadPoolExecutor(workers) as threads:
+        jobs = {
+            other: threads.submit(
+                carry, np.asarray(xy, np.float64), oriented(found, False), image_wh, options
+            )
+            for other, xy, found in sorted(frozen, key=lambda each: each[0])
+        }
+        arrived = [(other, job.result()) for other, job in jobs.items()]
     return _settle(name, arrived, options)
 
 
@@ -154,33 +168,47 @@ def carry(
     near, there = np.where(there, near, 0)[rows], there[rows]
     weight = found.scores[near] * np.exp(-0.5 * (np.where(there, distance[rows], 0) / spacing) ** 2) * there
     offset = (source[near] - keypoints[rows][:, None]) / spacing
-    xy, error, weight = _fitted(offset, target[near], weight, options.max_error_px)
-    inside = ((xy >= 0) & (xy <= np.asarray(target_wh))).all(axis=1)
-    enough = (weight > 0.3 * found.scores[near]).sum(axis=1) >= _LEAST_NEIGHBOURS - 1
-    good = np.flatnonzero(inside & (error <= options.max_error_px) & enough)
-    trust = (weight * found.scores[near]).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
-    return Carried(rows[good], xy[good], np.clip(trust[good], 1e-3, 1.0))
+    local = _fitted(offset, target[near], weight, options.max_error_px)
+    inside = ((local.xy >= 0) & (local.xy <= np.asarray(target_wh))).all(axis=1)
+    enough = (local.weights > 0.3 * weight).sum(axis=1) >= _LEAST_NEIGHBOURS
+    plausible = local.stretch <= _STRETCH * max(np.median(local.stretch), spacing / 2)
+    good = np.flatnonzero(inside & enough & plausible & (local.error <= options.max_error_px))
+    trust = (local.weights * found.scores[near]).sum(axis=1) / np.maximum(local.weights.sum(axis=1), 1e-12)
+    return Carried(rows[good], local.xy[good], np.clip(trust[good], 1e-3, 1.0))
+
+
+class _Local(NamedTuple):
+    """Affine maps around points: value there, error in px, weights of the neighbours, px per spacing."""
+
+    xy: Float[Array, "n 2"]
+    error: Float[Array, " n"]
+    weights: Float[Array, "n k"]
+    stretch: Float[Array, " n"]
 
 
 def _fitted(
-    offset: Float[Array, "n k 2"], target: Float[Array, "n k 2"], weight: Float[Array, "n k"], scale_px: float
-) -> tuple[Float[Array, "n 2"], Float[Array, " n"], Float[Array, "n k"]]:
-    """Value at offset 0 of the affine map fitted to each row, its weighted error in px, the weights."""
+    offset: Float[Array, "m j 2"], target: Float[Array, "m j 2"], weight: Float[Array, "m j"], scale_px: float
+) -> _Local:
+    """An affine map fitted to each row: least squares, then less and less heed to what does not fit.
+
+    Weights of least absolute deviations first, which find the majority; then Geman and McClure's, to
+    which an outlier is nothing.
+    """
     design = np.concatenate([np.ones((*offset.shape[:2], 1)), offset], axis=2)
     ridge = np.diag([0.0, 1e-3, 1e-3])  # on a line of points the map across it is constant
-    robust = weight
-    for _ in range(_ROUNDS):
-        weighted = design * robust[..., None]
-        normal = np.einsum("nki,nkj->nij", weighted, design)
-        normal += ridge * np.maximum(robust.sum(axis=1), 1e-9)[:, None, None]
+    centre = np.median(target, axis=1, keepdims=True)  # for the condition, and for the ridge
+    weights = weight
+    for number in range(_ROUNDS):
+        weighted = (design * weights[..., None]).transpose(0, 2, 1)
+        normal = weighted @ design + ridge * np.maximum(weights.sum(axis=1), 1e-9)[:, None, None]
         normal[:, 0, 0] += 1e-12
-        centre = np.median(target, axis=1, keepdims=True)  # for the condition, and for the ridge
-        fit = np.linalg.solve(normal, np.einsum("nki,nkj->nij", weighted, target - centre))
+        fit = np.linalg.solve(normal, weighted @ (target - centre))
         residual = np.linalg.norm(design @ fit + centre - target, axis=2)
-        used = robust
-        robust = weight / (1 + (residual / scale_px) ** 2)
-    error = np.sqrt((used * residual**2).sum(axis=1) / np.maximum(used.sum(axis=1), 1e-12))
-    return fit[:, 0] + centre[:, 0], error, used
+        last = number >= _ROUNDS - 2
+        deviation = 1 + (residual / scale_px) ** 2
+        weights = weight / (deviation**2 if last else np.sqrt(deviation))
+    error = np.sqrt((weights * residual**2).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-12))
+    return _Local(fit[:, 0] + centre[:, 0], error, weights, np.linalg.norm(fit[:, 1:], axis=(1, 2)))
 
 
 def usual_spacing(xy: Float[Array, "n 2"]) -> float:
@@ -244,25 +272,27 @@ def merged(
 def spread(xy: Float[Array, "n 2"], weights: Float[Array, " n"], radius: float) -> Bool[Array, " n"]:
     """Which points stay when each, the weightiest first, removes its neighbours within ``radius``.
 
-    All points that are the best of what is left around them are taken at once: a few rounds instead of
-    a loop over points, with the same outcome.
+    Only the best point of a cell of half the radius takes part, so that hundreds of pairs with a point in
+    about the same place cost no more than a few. All points that are the best of what is left around
+    them are taken at once: a few rounds instead of a loop over points.
     """
-    rank = np.empty(len(xy), np.int64)
-    rank[np.lexsort((xy[:, 1], xy[:, 0], -weights))] = np.arange(len(xy))
-    edges = cKDTree(xy).query_pairs(radius, output_type="ndarray") if len(xy) else np.zeros((0, 2), np.int64)
-    kept, open_ = np.zeros(len(xy), bool), np.ones(len(xy), bool)
+    chosen = np.lexsort((xy[:, 1], xy[:, 0], -weights))
+    cell = np.floor(xy[chosen] / (radius / 2)).astype(np.int64)
+    chosen = chosen[np.sort(np.unique(cell, axis=0, return_index=True)[1])]
+    kept, open_ = np.zeros(len(chosen), bool), np.ones(len(chosen), bool)
+    edges = np.zeros((0, 2), np.int64)
+    if len(chosen):  # rows of `chosen` are ranks: of an edge the smaller one is the better point
+        edges = np.sort(cKDTree(xy[chosen]).query_pairs(radius, output_type="ndarray"), axis=1)
     while open_.any():
-        best = rank.copy()
-        np.minimum.at(best, edges[:, 0], rank[edges[:, 1]])
-        np.minimum.at(best, edges[:, 1], rank[edges[:, 0]])
-        first = open_ & (best == rank)
+        first = open_.copy()
+        first[edges[:, 1]] = False
         kept |= first
-        gone = first.copy()
-        gone[edges[first[edges[:, 0]], 1]] = True
-        gone[edges[first[edges[:, 1]], 0]] = True
-        open_ &= ~gone
+        open_ &= ~first
+        open_[edges[first[edges[:, 0]], 1]] = False
         edges = edges[open_[edges].all(axis=1)]
-    return kept
+    out = np.zeros(len(xy), bool)
+    out[chosen[kept]] = True
+    return out
 
 
 def _one_to_one(rows0: Int[Array, " c"], rows1: Int[Array, " c"], weights: Float[Array, " c"]) -> Matches:

@@ -81,9 +81,9 @@ def match_images(
     computed = _correspond(planned, files, runtime)
     todo = planned.incomplete()
     if todo and frozen is None:  # the keypoints of a map are one thing
-        _write(planned, runtime.track(_of_map(planned), "shared keypoints", len(features.keys)))
+        _write(planned, runtime.track(_of_map(planned, runtime), "shared keypoints", len(features.keys)))
     elif todo and frozen is not None:
-        made = _of_queries(planned, frozen, todo)
+        made = _of_queries(planned, frozen, todo, runtime)
         _write(planned, runtime.track(made, "shared keypoints", len(todo)))
     return replace(planned.matched, computed=computed)
 
@@ -238,7 +238,7 @@ def _in_blocks(pairs: list[PairKey]) -> list[PairKey]:
     return sorted(pairs, key=lambda pair: (number[pair.first] // _CALL, pair.second, pair.first))
 
 
-def _of_map(planned: Planned) -> Iterator[SharedKeypoints]:
+def _of_map(planned: Planned, runtime: Runtime) -> Iterator[SharedKeypoints]:
     counts = dict.fromkeys(planned.features.keys, 0)
     for pair, key in planned.pairs.items():
         for name in pair:
@@ -249,15 +249,23 @@ def _of_map(planned: Planned) -> Iterator[SharedKeypoints]:
         images=sorted(counts, key=lambda name: (-counts[name], name)),
         image_wh=planned.image_wh,
         options=planned.options,
+        workers=runtime.num_workers,
     )
 
 
-def _of_queries(planned: Planned, frozen: Features, todo: dict[str, list[Pair]]) -> Iterator[SharedKeypoints]:
+def _of_queries(
+    planned: Planned, frozen: Features, todo: dict[str, list[Pair]], runtime: Runtime
+) -> Iterator[SharedKeypoints]:
     keypoints = lru_cache(maxsize=_CACHED_IMAGES)(frozen.keypoints)
     for query, pairs in todo.items():
         found = [(pair[1], keypoints(pair[1]), planned.store.get(planned.pairs[pair])) for pair in pairs]
-        options = planned.options(query)
-        yield snap_to(found, name=query, image_wh=planned.image_wh(query), options=options)
+        yield snap_to(
+            found,
+            name=query,
+            image_wh=planned.image_wh(query),
+            options=planned.options(query),
+            workers=runtime.num_workers,
+        )
 
 
 def _write(planned: Planned, made: Iterator[SharedKeypoints]) -> None:
