@@ -22,8 +22,9 @@ OPTIONS = {
     "superpoint": {"accept_license": True, "max_keypoints": 1000},
     "dog_hardnet": {"max_keypoints": 120},
     "loftr": {"min_score": 0.05},
-    "delf": {"score_threshold": 0, "scales": [1.0]},
-    "delg": {"score_threshold": 0, "scales": [2.0]},  # a grid of 16 px: of 32, few lie where the mirror looks
+    # A grid of 16 px: of one of 32, few points lie where the mirror image has theirs.
+    "delf": {"score_threshold": 0, "scales": [2.0]},
+    "delg": {"score_threshold": 0, "scales": [2.0]},
     "delf_ots": {"scales": [1.0], "precision": "fp32"},
 }
 
