@@ -6,12 +6,8 @@ stores, else from a few photos tried in memory (in a temporary folder, gone afte
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +17,12 @@ from loc.config import RunConfig, fused_blocks
 from loc.errors import MapError
 from loc.layouts import load_scene
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
-from loc.runtime.images import image_header
 from loc.runtime.runtime import Runtime
 from loc.sfm.bundle import MapBundle, is_map
-from loc.stages.artefacts import Features, Globals, Matched, Pair, PairList
-from loc.stages.correspond import correspondence_store, features_block, match_images, plan_images
+from loc.stages.artefacts import Features, Globals, Matched, PairList
+from loc.stages.correspond import correspondence_store, features_block, plan_images
 from loc.stages.extract import (
     content_keys,
-    extract_features,
     feature_fields,
     features_folder,
     folder_name,
@@ -38,7 +32,7 @@ from loc.stages.fit import fit_folder
 from loc.stages.learn import planned_extractor
 from loc.stages.localize import pose_fields
 from loc.stages.map import planned_map
-from loc.stages.match import match_fields, match_folder, match_pairs
+from loc.stages.match import match_fields, match_folder
 from loc.stages.pairs import (
     needs_globals,
     pair_fields,
@@ -46,6 +40,7 @@ from loc.stages.pairs import (
     predict_pairs,
     read_pair_list,
 )
+from loc.stages.sample import Rates, sampled_rates, shown_pixels
 from loc.stores.correspondences import CorrespondenceStore
 from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.files import read_json
@@ -106,17 +101,6 @@ class Step:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Rates:
-    """What a few photos showed."""
-
-    bytes_per_px: float = 0.0
-    keypoints_per_px: float = 0.0
-    seconds_per_px: float = 0.0
-    matches_per_pair: float = 0.0
-    seconds_per_pair: float = 0.0
-
-
 def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime | None = None) -> list[Step]:
     """Predict every stage of ``loc run config -o workdir``; writes nothing into ``workdir``."""
     runtime = runtime or Runtime()
@@ -133,9 +117,9 @@ def plan(config: RunConfig, workdir: Path, *, sample: int = 5, runtime: Runtime 
     shown = unfitted if extractor.state is None or not is_done(extractor.state) else extractor
     keys, unreadable = content_keys(scene.images, runtime)
     images = [image for image in scene.images if image.name in keys]
-    pixels = _pixels(images, extractor)
+    pixels = shown_pixels(images, extractor)
     store = FeatureStore(features_folder(extractor, workdir), feature_fields(extractor))
-    with _sampled(images, sample, shown, matcher, runtime) as rates:
+    with sampled_rates(images, sample, shown, matcher, runtime) as rates:
         features = _features_step(store, [keys[image.name] for image in images], pixels, rates, runtime)
         artefact = Features(store, keys, unreadable, extractor)
         walked = _Walk(config, scene, artefact, matcher, workdir)
@@ -315,7 +299,7 @@ def _why(store: PartStore[Any, Any], items: int, done: int) -> str:
 
 
 def _features_step(
-    store: FeatureStore, keys: list[Any], pixels: np.ndarray, rates: _Rates, runtime: Runtime
+    store: FeatureStore, keys: list[Any], pixels: np.ndarray, rates: Rates, runtime: Runtime
 ) -> Step:
     there = np.array([key in store for key in keys], bool)
     done = int(there.sum())
@@ -339,7 +323,7 @@ def _globals_bytes(config: RunConfig, images: int) -> float:
 
 
 def _matches_step(
-    store: MatchStore | CorrespondenceStore, keys: dict[str, Any], pairs: int, exact: bool, rates: _Rates
+    store: MatchStore | CorrespondenceStore, keys: dict[str, Any], pairs: int, exact: bool, rates: Rates
 ) -> Step:
     current = set(keys.values())
     there = [key for key in store.keys() if key.first in current and key.second in current]  # noqa: SIM118
@@ -363,65 +347,10 @@ def _map_seconds(workdir: Path, pairs: int) -> float | None:
     return max(rates) * pairs if rates else None
 
 
-def _map_bytes(scene: Scene, pixels: np.ndarray, pairs: int, rates: _Rates) -> float | None:
+def _map_bytes(scene: Scene, pixels: np.ndarray, pairs: int, rates: Rates) -> float | None:
     share = len(scene.db) / max(1, len(scene.images))
     keypoints = rates.keypoints_per_px * pixels.sum() * share
     matches = rates.matches_per_pair * pairs
     if not keypoints:
         return None
     return float(keypoints * _MAP_BYTES_PER_KEYPOINT + matches * _MAP_BYTES_PER_MATCH + _MAP_BYTES)
-
-
-def _pixels(images: list[ImageRecord], extractor: ResolvedPlugin) -> np.ndarray:
-    """Pixels the extractor will see of each image."""
-    limit = extractor.stage_options.get("resize_max")
-    out = []
-    for image in images:
-        (width, height), _ = image_header(image.path)
-        factor = min(1.0, limit / max(width, height)) if limit else 1.0
-        out.append(width * height * factor**2)
-    return np.array(out, np.float64)
-
-
-@contextmanager
-def _sampled(
-    images: list[ImageRecord],
-    sample: int,
-    extractor: ResolvedPlugin,
-    matcher: ResolvedPlugin,
-    runtime: Runtime,
-) -> Iterator[_Rates]:
-    """Rates measured on up to ``sample`` photos, evenly spaced over the set."""
-    if not images or sample == 0:
-        yield _Rates()
-        return
-    chosen = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, sample).round().astype(int))]
-    with tempfile.TemporaryDirectory(prefix="loc-plan-") as folder:
-        # One worker: the time of one photo, without the start of processes.
-        alone = Runtime(device=runtime.device, workers=1, batch_size=runtime.batch_size)
-        started = time.perf_counter()
-        features = extract_features(chosen, plugin=extractor, workdir=Path(folder), runtime=alone)
-        spent = time.perf_counter() - started
-        pixels = _pixels(chosen, extractor).sum()
-        names = sorted(features.keys)
-        pairs = list(combinations(names, 2))[:10]
-
-        def match(some: list[Pair]) -> Matched:
-            where: dict[str, Any] = {"plugin": matcher, "workdir": Path(folder), "runtime": alone}
-            if matcher.reads_images:
-                return match_images(features, some, images=chosen, **where)
-            return match_pairs(features, some, **where)
-
-        match(pairs[:1])
-        started = time.perf_counter()
-        matched = match(pairs)
-        keypoints = sum(matched.keypoints.count(name) for name in names)
-        matching = time.perf_counter() - started
-        count = sum(matched.count(pair) for pair in pairs)
-        yield _Rates(
-            bytes_per_px=features.store.nbytes / pixels,
-            keypoints_per_px=keypoints / pixels,
-            seconds_per_px=spent / pixels,
-            matches_per_pair=count / max(1, len(pairs)),
-            seconds_per_pair=matching / max(1, len(pairs) - 1),
-        )

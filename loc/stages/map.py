@@ -380,8 +380,7 @@ def _refined(given: Camera, model: Model, number: int) -> Camera:
 
 
 def _task(config: MapConfig, images: tuple[DatabaseImage, ...]) -> Task:
-    posed = all(image.pose is not None for image in images)
-    if config.mode == "reconstruct" or (config.mode == "auto" and not posed):
+    if config.mode == "reconstruct" or (config.mode == "auto" and any(each.pose is None for each in images)):
         return config.mapper
     _require_poses(images, "map.mode is triangulate", needed=True)
     return "triangulate"
@@ -398,6 +397,4 @@ def _require_poses(images: tuple[DatabaseImage, ...], why: str, *, needed: bool)
 
 
 def _first_reason(unreadable: dict[str, str]) -> str:
-    for name, reason in sorted(unreadable.items()):
-        return f"{name}: {reason}"
-    return ""
+    return next((f"{name}: {reason}" for name, reason in sorted(unreadable.items())), "")
