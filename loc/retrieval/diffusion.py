@@ -185,7 +185,17 @@ class Diffusion:
 
     def scores(self, query: Float32[Array, "r d"]) -> Float64[Array, " n"]:
         """Score of every image for one query with ``r`` regions; zero where nothing reached it."""
-        signal = query_signal(*top_k(query, self.vectors, self.k), self.k, gamma=self.gamma)
+        return self.scores_from(*self.neighbours(query))
+
+    def neighbours(self, queries: Float32[Array, "r d"]) -> tuple[Int64[Array, "r m"], Float32[Array, "r m"]]:
+        """The vectors by which queries enter the graph; many at once are faster than one by one."""
+        return top_k(queries, self.vectors, self.k)
+
+    def scores_from(
+        self, neighbours: Int64[Array, "r m"], similarities: Float32[Array, "r m"]
+    ) -> Float64[Array, " n"]:
+        """:meth:`scores` of a query whose regions have these :meth:`neighbours`."""
+        signal = query_signal(neighbours, similarities, self.k, gamma=self.gamma)
         return self._pooled(self.solver(*signal))
 
     def truncated_scores(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
@@ -86,10 +88,7 @@ class Ranking:
         if self._options is None:
             return indices, similarities
         out, scores = np.full_like(indices, -1), np.full_like(similarities, -np.inf)
-        for row in range(len(queries)):
-            whole = rows[row : row + 1]
-            parts = whole if self._per_row == 1 else regions_of_rows(queries[row : row + 1], self._per_row)[0]
-            found = self._scores(parts, whole, self._options)
+        for row, found in enumerate(self._diffused(queries, rows, self._options)):
             if exclude is not None:
                 found[exclude[exclude[:, 0] == row, 1]] = 0
             order = ranked(found, indices[row], indices.shape[1])
@@ -112,16 +111,27 @@ class Ranking:
             vectors, solver, regions, k=options.query_k or query_k, gamma=options.gamma
         )
 
-    def _scores(
-        self, parts: Float32[Array, "r e"], whole: Float32[Array, "1 d"], options: DiffusionConfig
-    ) -> Float64[Array, " n"]:
-        if options.truncate is None or options.truncate >= len(self._database):
-            return self._diffusion.scores(parts)
-        nearest, _ = top_k(whole, self._database, options.truncate)
-        images = nearest[0][nearest[0] >= 0]
-        return self._diffusion.truncated_scores(
-            parts, self._graph, images, alpha=options.alpha, iterations=options.iterations
-        )
+    def _diffused(
+        self, queries: Float32[Array, "q d"], rows: Float32[Array, "q e"], options: DiffusionConfig
+    ) -> Iterator[Float64[Array, " n"]]:
+        """Scores of all images, query by query; ``rows`` are the queries as wholes."""
+        parts, owners = rows, np.arange(len(rows))
+        if self._per_row > 1:
+            parts, owners = regions_of_rows(queries, self._per_row)
+        whole_graph = options.truncate is None or options.truncate >= len(self._database)
+        if whole_graph:
+            neighbours, similarities = self._diffusion.neighbours(parts)
+        else:
+            nearest, _ = top_k(rows, self._database, options.truncate or 0)
+        for row in range(len(rows)):
+            own = slice(*np.searchsorted(owners, [row, row + 1]))
+            if whole_graph:
+                yield self._diffusion.scores_from(neighbours[own], similarities[own])
+            else:
+                images = nearest[row][nearest[row] >= 0]
+                yield self._diffusion.truncated_scores(
+                    parts[own], self._graph, images, alpha=options.alpha, iterations=options.iterations
+                )
 
 
 def _solver(options: DiffusionConfig, graph: Graph, vectors: Float32[Array, "m d"]) -> Solver:

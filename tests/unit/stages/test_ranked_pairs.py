@@ -16,6 +16,7 @@ from loc.planning import plan
 from loc.plugins.blocks import load_config
 from loc.plugins.protocols import PluginConfig
 from loc.runtime.runtime import Runtime
+from loc.stages.onephoto import Retrieval
 from loc.stages.pair_generators import Described
 from loc.stages.pairs import generate_pairs, predict_pairs
 from loc.types import Camera, ImageRecord, Scene
@@ -56,6 +57,19 @@ def test_each_option_reorders():
     both = references(expansion={"database": 1}, diffusion={"k": 3, "query_k": 1})
     assert set(both) == {"a", "b", "c", "d"}
     assert references(expansion={}) == references()
+
+
+def test_one_photo_is_ranked_as_the_run_ranks():
+    names = ("a", "b", "c", "d", "rival")
+    for options in ({}, {"expansion": {"queries": 2, "alpha": 0}}, {"diffusion": {"k": 3, "query_k": 1}}):
+        generator = RetrievalPairs.model_validate({"k": 4, **options})
+        retrieval = Retrieval(
+            names, (generator,), descriptors(names), describe=lambda features: descriptors(["q"])
+        )
+        assert retrieval.references(None, None) == references(**options)  # type: ignore[arg-type]
+    both = (RetrievalPairs(k=1), RetrievalPairs(k=3, min_similarity=0.7))
+    retrieval = Retrieval(names, both, descriptors(names), describe=lambda features: descriptors(["q"]))
+    assert retrieval.references(None, None) == ["d", "c"]  # type: ignore[arg-type]
 
 
 def test_map_pairs_by_diffusion():
