@@ -19,6 +19,7 @@ from loc.plugins.protocols import Kind, PluginConfig
 from loc.plugins.registry import list_plugins, load_plugin
 from loc.weights.card import WeightFile
 from loc.weights.files import find, identity, locate
+from loc.weights.licence import require_licence
 
 #: Name of the arrays in the product of a fit.
 STATE = "state.npz"
@@ -113,6 +114,8 @@ class ResolvedPlugin:
             WeightsError: weights are missing and cannot be downloaded, or are not the expected ones.
         """
         for file in self.weights if fetch else ():
+            if find(file) is None and hasattr(self.config, "accept_license"):  # downloading is using
+                require_licence(self.name, file, accepted=self.config.accept_license)
             locate(file)
         if getattr(self.config, "precision", None) != "auto":
             return self

@@ -108,6 +108,12 @@ def test_superpoint_needs_the_licence_accepted(tmp_path, monkeypatch) -> None:
     assert plain.fingerprint_fields() == accepted.fingerprint_fields()
 
 
+def test_nothing_is_downloaded_before_the_licence_is_accepted(monkeypatch) -> None:
+    monkeypatch.delenv("LOC_OFFLINE")
+    with pytest.raises(WeightsError, match="non-commercial research only"):
+        resolve_block("features", "superpoint").ready(lambda: "cpu")
+
+
 def test_superpoint_keeps_away_from_the_border_and_to_its_cap(tmp_path) -> None:
     MAKERS["superpoint"](tmp_path / "weights")
     image = picture(height=100, width=130)
