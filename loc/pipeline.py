@@ -113,16 +113,20 @@ class _Line:
 
     def describe(self, images: Sequence[ImageRecord]) -> tuple[Features, Globals | None]:
         plugin = self.plugin("features")
+        wanted = self.config.globals is not None and needs_globals(self.config.pairs, self.scene)
+        companion = self.plugin("globals") if wanted else None
         with self.record.timed("features"):
-            features = extract_features(images, plugin=plugin, failed=self.failed, **self.where)
+            features = extract_features(
+                images, plugin=plugin, failed=self.failed, companion=companion, **self.where
+            )
         self.failed.update(features.skipped)
         globals_ = None
-        if self.config.globals is not None and needs_globals(self.config.pairs, self.scene):
+        if companion is not None:
             with self.record.timed("globals"):
                 globals_ = extract_globals(
                     images,
                     features,
-                    plugin=self.plugin("globals"),
+                    plugin=companion,
                     fit_names=[image.name for image in self.scene.db],
                     others=fused_plugins(self.config.pairs, self.where["runtime"]),
                     **self.where,

@@ -5,19 +5,22 @@ B. Cao, A. Araujo and J. Sim, Unifying Deep Local and Global Features for Image 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from loc.conventions import PixelOrigin
 from loc.errors import ContractError, WeightsError
 from loc.extractors.delf import PyramidConfig
-from loc.nets.delf import DELG_RELEASES, DelfNetwork
+from loc.nets.delf import DELG_RELEASES, DelfNetwork, joined
 from loc.nets.pyramid import Level, select, unit_rows
 from loc.nets.selected import DELG_SCALES, Offset, as_features
+from loc.plugins.joint import Described
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
-from loc.types import LocalFeatures
+from loc.types import Array, LocalFeatures
 from loc.weights.tensorflow.files import card, open_model
 
 if TYPE_CHECKING:
@@ -92,6 +95,21 @@ class Delg:
         """The file that a configuration needs."""
         return (card(config.weights, cls.weights),)
 
+    @classmethod
+    def gives(cls, config: DelgConfig, other: Any, wanted: Any) -> bool:
+        """Whether the same pass gives the descriptor of a global extractor (:mod:`loc.plugins.joint`)."""
+        return (
+            getattr(other, "pass_of", None) == "delg"
+            and wanted.weights == config.weights
+            and wanted.precision == config.precision
+            and set(wanted.scales) <= set(config.scales)
+        )
+
+    @classmethod
+    def joined(cls, config: DelgConfig, wanted: Any, *, device: str) -> DelgBoth:
+        """Local features and the global descriptor in one pass."""
+        return DelgBoth(cls(config, device=device), tuple(wanted.scales))
+
     def features_of(self, levels: list[Level], wh: tuple[int, int]) -> LocalFeatures:
         """The local features of an image's maps."""
         cells = select(
@@ -107,11 +125,35 @@ class Delg:
 
     def __call__(self, images: torch.Tensor) -> list[LocalFeatures]:
         """Features of ``(b, 3, h, w)`` float RGB in [0, 1]; images run one after the other."""
+        return [self.features_of(levels, wh) for levels, _, wh in self.passes(images)]
+
+    def passes(
+        self, images: torch.Tensor, overall: Collection[int] = ()
+    ) -> Iterator[tuple[list[Level], Array, tuple[int, int]]]:
+        """Maps of each image, its raw global descriptors at some levels, and its size."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ContractError(f"delg takes RGB images (b, 3, h, w), got {tuple(images.shape)}")
         wh = (int(images.shape[3]), int(images.shape[2]))
-        every = range(len(self.config.scales))
+        scales = self.config.scales
+        for image in images:
+            yield *self.network.describe(image, scales, local=range(len(scales)), overall=overall), wh
+
+
+class DelgBoth:
+    """An extractor of both kinds: what :class:`Delg` and the global extractor give, of one pass."""
+
+    def __init__(self, local: Delg, scales: tuple[float, ...]) -> None:
+        if local.network.facts.pooling is None:
+            raise WeightsError(f"{local.config.weights} has no global head", "name DELG weights")
+        self._local = local
+        self._levels = [local.config.scales.index(scale) for scale in scales]
+
+    def __call__(self, images: torch.Tensor) -> list[Described]:
+        """Features and descriptor of ``(b, 3, h, w)`` float RGB in [0, 1]."""
+        order = np.argsort(np.argsort(self._levels))  # rows come in the order of the pyramid
         return [
-            self.features_of(self.network.describe(image, self.config.scales, local=every, overall=())[0], wh)
-            for image in images
+            Described(
+                self._local.features_of(levels, wh), joined(rows[order] if len(rows) == len(order) else rows)
+            )
+            for levels, rows, wh in self._local.passes(images, self._levels)
         ]

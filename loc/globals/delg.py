@@ -49,6 +49,8 @@ class DelgGlobal:
     color: ClassVar[Literal["rgb", "gray"]] = "rgb"
     min_side: ClassVar[int] = 10
     needs_fit: ClassVar[bool] = False
+    #: The extractor of local features whose pass gives this descriptor too.
+    pass_of: ClassVar[str] = "delg"
     stage_defaults: ClassVar[dict[str, int]] = {"resize_max": 1024}
 
     def __init__(

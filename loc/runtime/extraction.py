@@ -21,6 +21,7 @@ import numpy as np
 from loc.conventions import resize_wh
 from loc.errors import ContractError, DataError, LocError, PluginError, ResourceError
 from loc.plugins.blocks import ResolvedPlugin
+from loc.plugins.joint import Described
 from loc.runtime.images import Photo, apply_mask, features_to_stored, prepare, read_photo
 from loc.runtime.runtime import Runtime
 from loc.runtime.workers import WorkerPool
@@ -132,6 +133,8 @@ class PhotoExtractor:
     def _finish(self, item: _Prepared, output: Any) -> Any:
         if self.plugin.kind == "global":
             return np.asarray(output, np.float32)
+        if isinstance(output, Described):
+            return Described(self._finish(item, output.features), np.asarray(output.vector, np.float32))
         if not isinstance(output, LocalFeatures):
             raise ContractError(
                 f"{self.plugin.name} returned {type(output).__name__}, expected LocalFeatures"

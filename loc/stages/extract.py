@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from loc.config import PairsConfig, fused_blocks
 from loc.errors import DataError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
+from loc.plugins.joint import Described, JointPlugin, joint
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
 from loc.runtime.images import content_hash
 from loc.runtime.runtime import Runtime
@@ -34,6 +36,7 @@ def extract_features(
     workdir: Path,
     runtime: Runtime,
     failed: Mapping[str, str] | None = None,
+    companion: ResolvedPlugin | None = None,
 ) -> Features:
     """Local features of ``images``; what the store already holds is not computed again.
 
@@ -42,6 +45,8 @@ def extract_features(
         plugin: the extractor with its options.
         workdir: the run folder.
         failed: photos that failed earlier in this run, name → reason: not tried again.
+        companion: global extractor that is about to describe the same images; its store is filled in
+            the same pass where the network gives both.
 
     Returns:
         The items of these images; unreadable photos are in ``skipped`` with the reason.
@@ -56,15 +61,40 @@ def extract_features(
     todo = store.missing(keys[name] for name in sorted(keys))
     files = [PhotoFile(key.name, records[key.name].path, records[key.name].mask) for key in todo]
     if files:
-        with store.writer() as writer:
-            results = extract_many(plugin, files, runtime=runtime)
+        both = None if companion is None else joint(plugin, companion)
+        results = extract_many(both or plugin, files, runtime=runtime)
+        with store.writer() as writer, _vectors(both, workdir) as put_vector:
             for file, result in runtime.track(results, f"features {plugin.name}", len(files)):
+                key = keys[file.name]
                 if isinstance(result, Skipped):
                     skipped[file.name] = result.reason
+                elif isinstance(result, Described):
+                    writer.put(key, result.features)
+                    put_vector(key, result.vector)
                 else:
-                    writer.put(keys[file.name], result)
+                    writer.put(key, result)
     usable = {name: key for name, key in keys.items() if name not in skipped}
     return Features(store, usable, dict(sorted(skipped.items())), plugin, computed=len(todo))
+
+
+@contextmanager
+def _vectors(both: JointPlugin | None, workdir: Path) -> Iterator[Callable[[ItemKey, np.ndarray], None]]:
+    """What puts a descriptor where :func:`extract_globals` will look for it, if it is not there."""
+    if both is None or both.companion is None:
+        yield lambda *_: None
+        return
+    store = _global_store(both.companion, global_fields(both.companion, None, None), workdir)
+    with store.writer() as writer:
+
+        def put(key: ItemKey, vector: np.ndarray) -> None:
+            if key not in store:
+                writer.put(key, vector)
+
+        yield put
+
+
+def _global_store(plugin: ResolvedPlugin, fields: dict[str, Any], workdir: Path) -> GlobalStore:
+    return GlobalStore(workdir / "globals" / f"{folder_name(plugin.name)}-{fingerprint(fields)}", fields)
 
 
 def extract_globals(
@@ -88,8 +118,7 @@ def extract_globals(
     if plugin.cls.needs_fit:
         state = fit_state(features, fit_names, plugin=plugin, workdir=workdir)
     fields = global_fields(plugin, features, state)
-    folder = workdir / "globals" / f"{folder_name(plugin.name)}-{fingerprint(fields)}"
-    store = GlobalStore(folder, fields)
+    store = _global_store(plugin, fields, workdir)
     names = [image.name for image in images if image.name in features.keys]
     keys = {name: features.keys[name] for name in names}
     todo = store.missing(keys.values())
@@ -164,9 +193,9 @@ def feature_fields(plugin: ResolvedPlugin) -> dict[str, Any]:
     return {"kind": "features", "stage": STAGE_VERSION, **plugin.fingerprint_fields()}
 
 
-def global_fields(plugin: ResolvedPlugin, features: Features, state: Path | None) -> dict[str, Any]:
+def global_fields(plugin: ResolvedPlugin, features: Features | None, state: Path | None) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": "globals", "stage": STAGE_VERSION, **plugin.fingerprint_fields()}
-    if plugin.cls.source == "features":
+    if plugin.cls.source == "features" and features is not None:
         fields["features"] = features.store.folder.name
     if state is not None:
         fields["fit"] = state.name
