@@ -104,6 +104,8 @@ def plugin_card(name: str) -> tuple[dict[str, Any], list[str]]:
     if stage is not None:
         models.append(stage)
     options = _options(models)
+    for option, value in getattr(cls, "stage_defaults", {}).items():
+        options[option]["default"] = value
     data = {
         "name": name,
         "kind": info.kind,

@@ -237,6 +237,13 @@ def test_features_for_retrieval_alone(wall: Path, done: Run) -> None:
     assert alone.status == "ok"
 
 
+def test_the_card_of_loftr(cli: Any) -> None:
+    assert cli("plugins", "loftr") == 0
+    assert "weights not verified here" in cli.out
+    assert "resize_max (int or None, default 840)" in cli.out
+    assert "max_keypoints (int, default 8192)" in cli.out
+
+
 def test_commands(wall: Path, done: Run, cli: Any, tmp_path: Path) -> None:
     run(wall_config(wall), wall / "run", runtime=ONE)
     config = tmp_path / "config.yaml"
