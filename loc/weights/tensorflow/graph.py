@@ -57,6 +57,11 @@ class Node:
         """A string of bytes."""
         return self._attributes[key].text(2) if key in self._attributes else default
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it computes with float32 (its type `T`)."""
+        return "T" in self._attributes and self._attributes["T"].number(6) == 1
+
     def tensor(self, key: str = "value") -> Array:
         """A constant, in float64 or int64.
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from loc.errors import WeightsError
 from loc.weights.tensorflow.graph import Graph, Node
-from loc.weights.tensorflow.trunk import ADDITIONS, NORMS, Reading, TrunkReader, short
+from loc.weights.tensorflow.norms import ADDITIONS, FUSED
+from loc.weights.tensorflow.trunk import Reading, TrunkReader, short
 
 #: Units of the four blocks.
 UNITS = {"resnet_v1_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3)}
@@ -100,7 +101,7 @@ class SlimGraph(TrunkReader):
         if not borders <= seen:
             graph.refuse(graph.node("features"), f"does not come from {sorted(borders - seen)[0]!r}")
         for node in graph.upstream(["features", "scores"], stop):
-            if node.op in _ALTERING and not stop(node):
+            if node.op in _ALTERING and node.is_float and not stop(node):
                 graph.refuse(node, f"is {node.op}, which changes features or scores after the network")
         self._boxes(list(graph.upstream(["boxes"], stop)))
         nodes = list(graph.upstream(["boxes", "scores"], lambda node: node.op == "Softplus"))
@@ -180,7 +181,7 @@ class SlimGraph(TrunkReader):
     def _check_complete(self, outputs: list[str]) -> None:
         """Every layer that the outputs depend on has been read, in each of its copies."""
         for node in self.graph.upstream(outputs, _never):
-            if (node.op in _LAYERS or node.op in NORMS) and node.name not in self._layers_read:
+            if (node.op in _LAYERS or node.op in FUSED) and node.name not in self._layers_read:
                 self.graph.refuse(node, f"is a {node.op} that has no place in DELF or DELG")
 
     def _check_units(self) -> None:

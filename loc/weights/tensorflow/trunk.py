@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from loc.weights.tensorflow.graph import Graph, Node
+from loc.weights.tensorflow.norms import ADDITIONS, norm_at
 
 _SCOPE = re.compile(
     r"(?:.*/)?(resnet_v1_\d+)/block(\d)/unit_(\d+)/bottleneck_v1/(conv[123]|shortcut)/weights"
 )
 #: Parts of a batch norm, in the order of the operation's inputs.
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-ADDITIONS = ("Add", "AddV2")
 _RESHAPES = frozenset(("Reshape", "Squeeze", "ExpandDims"))
 
 
@@ -87,21 +86,24 @@ class TrunkReader:
         self._preprocessing(self._normalized("stem.conv", self._relu(self.graph.source(pool, 0))))
 
     def _is_unit(self, node: Node) -> bool:
-        return node.op == "Relu" and self.graph.source(node, 0).op in ADDITIONS
+        add = self.graph.source(node, 0) if node.op == "Relu" else node
+        return add is not node and add.op in ADDITIONS and norm_at(self.graph, add) is None
 
     def _branches(self, end: Node) -> tuple[Node, Node]:
         """Residual and shortcut of a unit, in this order."""
         add = self.graph.source(end, 0)
         sides = [self.graph.source(add, position) for position in (0, 1)]
-        residual = [
-            side for side in sides if side.op in NORMS and self._weights_of(side).endswith("conv3/weights")
-        ]
+        residual = [side for side in sides if self._weights_of(side).endswith("conv3/weights")]
         if len(residual) != 1:
             self.graph.refuse(add, "does not add one residual to one shortcut")
         return residual[0], sides[1] if sides[0] is residual[0] else sides[0]
 
-    def _weights_of(self, norm: Node) -> str:
-        conv = self.graph.expect(self.graph.source(norm, 0), "Conv2D")
+    def _weights_of(self, node: Node) -> str:
+        """The weights of the convolution below a batch norm; empty if it is something else."""
+        norm = norm_at(self.graph, node)
+        if norm is None:
+            return ""
+        conv = self.graph.expect(norm.source, "Conv2D")
         return self.graph.variable(self.graph.source(conv, 1))
 
     def _unit_name(self, end: Node) -> tuple[str, int]:
@@ -124,7 +126,7 @@ class TrunkReader:
             given = self._normalized(f"{name}.{layer}", below if layer == "conv3" else self._relu(below))
             strides.append(self._said[f"layers:{name}.{layer}"][0]["stride"])
             below = given
-        if shortcut.op in NORMS:
+        if norm_at(graph, shortcut) is not None:
             source = self._normalized(f"{name}.shortcut.conv", shortcut)
             stride = self._said[f"layers:{name}.shortcut.conv"][0]["stride"]
         elif shortcut.op == "MaxPool":
@@ -158,19 +160,16 @@ class TrunkReader:
 
     # Layers ------------------------------------------------------------------------------------------
 
-    def _normalized(self, name: str, norm: Node) -> Node:
-        """A convolution with batch norm; ``norm`` may be the ReLU after it. Returns what it gets."""
-        graph = self.graph
-        norm = graph.source(norm, 0) if norm.op == "Relu" else norm
-        graph.expect(norm, *NORMS)
-        self._layers_read.add(norm.name)
-        self._plain(norm)
-        if norm.flag("is_training", default=True):
-            graph.refuse(norm, "normalizes by the batch, as in training")
-        for position, part in enumerate(NORM_PARTS, start=1):
-            self._keep(f"{norm_name(name)}.{part}", graph.source(norm, position), norm)
-        epsilon = short(norm.number("epsilon", 1e-4))
-        return self._convolution(name, graph.source(norm, 0), epsilon)
+    def _normalized(self, name: str, end: Node) -> Node:
+        """A convolution with batch norm; ``end`` may be the ReLU after it. Returns what it gets."""
+        node = self.graph.source(end, 0) if end.op == "Relu" else end
+        norm = norm_at(self.graph, node)
+        if norm is None:
+            self.graph.refuse(node, f"is {node.op}, expected a batch norm")
+        self._layers_read.add(node.name)
+        for part, variable in zip(NORM_PARTS, norm.parts, strict=True):
+            self._keep(f"{norm_name(name)}.{part}", variable, node)
+        return self._convolution(name, norm.source, short(norm.epsilon))
 
     def _biased(self, name: str, bias: Node) -> Node:
         self.graph.expect(bias, "BiasAdd")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from delf_fixtures import MODELS
-from tensorflow_files import EditableGraph
+from tensorflow_files import EditableGraph, EditableNode
 
 from loc.errors import WeightsError
 from loc.weights.tensorflow.graph import Graph
 from loc.weights.tensorflow.slim import read_graph
 
+ATTENTION = "attention_block/attention/compute"
 UNIT = "resnet_v1_50/block3/unit_6/bottleneck_v1"
 
 
@@ -89,6 +90,40 @@ def test_epsilon_of_one_layer(graph, facts) -> None:
     layers = facts(edited)["layers"]
     assert layers["block3.5.conv1"]["epsilon"] == 1e-3
     assert layers["block3.5.conv2"]["epsilon"] == 1e-5
+
+
+def written_out(graph: EditableGraph, name: str, epsilon: float) -> None:
+    """A fused batch norm as the arithmetic of older releases, in both copies."""
+    for fused in graph.both(name):
+        source, gamma, beta, mean, variance = fused.inputs[:5]
+        at = f"{fused.name}/parts"
+        one = EditableNode(memoryview(fused.encoded()))
+
+        def node(part: str, op: str, *inputs: str, one: EditableNode = one, at: str = at) -> str:
+            one.name, one.op, one.inputs, one.attributes = f"{at}/{part}", op, list(inputs), {}
+            graph.add(EditableNode(memoryview(one.encoded())))
+            return one.name
+
+        constant = node("epsilon", "Const")
+        graph[constant].set("value", np.asarray(epsilon, np.float32))
+        inverse = node("inverse", "Mul", node("root", "Rsqrt", node("sum", "Add", variance, constant)), gamma)
+        product = node("product", "Mul", source, inverse)
+        shift = node("shift", "Sub", beta, node("moved", "Mul", mean, inverse))
+        fused.op, fused.inputs = "Add", [product, shift]
+
+
+def test_batch_norms_that_are_written_out(graph, facts, tmp_path) -> None:
+    """All of a unit, the stem's and the attention's: the same facts and variables."""
+    edited, plain = graph("delf"), graph("delf")
+    names = [f"{UNIT}/{conv}/BatchNorm/FusedBatchNormV3" for conv in ("conv1", "conv2", "conv3")]
+    names += ["resnet_v1_50/block3/unit_1/bottleneck_v1/shortcut/BatchNorm/FusedBatchNormV3"]
+    names += [f"{scope}conv1/BatchNorm/FusedBatchNormV3" for scope in ("resnet_v1_50/", f"{ATTENTION}/")]
+    for name in names:
+        written_out(edited, name, 1e-5)
+    got = read_graph(Graph(edited.save(tmp_path / "edited.pb")))
+    expected = read_graph(Graph(plain.save(tmp_path / "plain.pb")))
+    assert got.facts == expected.facts
+    assert got.variables == expected.variables
 
 
 def set_stride(edited: EditableGraph, stride: int) -> None:
