@@ -88,9 +88,9 @@ class InvertedFile:
         else:
             similarities = code_similarities(query.codes[asking], self._codes[entries], query.dim)
         images, place = np.unique(self._images[entries], return_inverse=True)
-        scores = np.bincount(place, kernel.selected(similarities), minlength=len(images))
+        scores = np.bincount(place, kernel.selected(similarities), minlength=len(images)).astype(np.float64)
         if kernel.normalize:
-            scores = scores / np.sqrt(len(query) * self.counts[images])
+            scores /= np.sqrt(len(query) * self.counts[images])
         return Found(images.astype(np.int64), scores, len(entries))
 
     @property
