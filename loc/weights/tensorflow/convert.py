@@ -154,7 +154,8 @@ def _convert_checkpoint(bundle: Bundle) -> _Read:
         return _Read(tensors, {**keras_facts(kind), "assumed": "all but the tensors: no graph to read"})
     raise WeightsError(
         f"{bundle.prefix} is no codebook and no checkpoint of DELF's trainer",
-        f"it has: {listed(bundle.entries)}",
+        "the variables of a SavedModel need its graph: give the folder of saved_model.pb; here are"
+        f" {listed(bundle.entries)}",
     )
 
 

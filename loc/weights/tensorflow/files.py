@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -128,16 +129,18 @@ def load(path: Path) -> Model:
 
 def save(converted: Converted, path: Path) -> None:
     """Write a converted file; it appears under its name when it is complete."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialized
 
     metadata = {_KEY: converted.facts.model_dump_json()}
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(sorted(converted.tensors.items())), temporary, metadata=metadata)
+        # Not save_file: it leaves a file that nobody else may read.
+        temporary.write_bytes(serialized(dict(sorted(converted.tensors.items())), metadata=metadata))
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise WeightsError(
             f"cannot write {path}: {error.strerror or error}", "choose another place with -o"
         ) from error

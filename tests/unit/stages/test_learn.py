@@ -28,7 +28,7 @@ def made(tmp_path_factory) -> tuple[loc.RunConfig, Run]:
     folder = tmp_path_factory.mktemp("learning")
     overrides = {"features": BLOCK, "globals": None, "pairs": [{"use": "exhaustive", "for": "both"}]}
     config = make_scene(folder / "scene", overrides, frames=6)
-    return config, loc.run(config, folder / "run", runtime=RUNTIME)
+    return config, loc.run(config, folder / "run", runtime=RUNTIME, until="poses")
 
 
 def test_the_line_uses_what_was_learned(made) -> None:

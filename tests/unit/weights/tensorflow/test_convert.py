@@ -349,6 +349,16 @@ def test_checkpoint_without_autoencoder_is_delf(tmp_path) -> None:
         convert(tmp_path / "ckpt")
 
 
+def test_places_that_cannot_be_written(shared, tmp_path) -> None:
+    found = convert(shared / "fixtures/delf/aggregation_files/codebook_tf1_clusters")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"cannot write .*/file/x\.safetensors"):
+        save(found, tmp_path / "file" / "x.safetensors")
+    save(found, tmp_path / "x.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_files_that_are_not_ours(tmp_path) -> None:
     save_file({"a": np.ones(2, np.float32)}, tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="does not say how its network is built"):
