@@ -23,7 +23,7 @@ from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.runtime.buckets import buckets, padded
 from loc.types import LocalFeatures, Matches
 from loc.weights.files import locate
-from loc.weights.tensors import fitted, read_file
+from loc.weights.tensors import fitted, read_state
 
 if TYPE_CHECKING:
     import torch
@@ -178,7 +178,7 @@ def read_weights(file: WeightFile, input_dim: int) -> dict[str, torch.Tensor]:
     """
     path = locate(file)
     renamed: dict[str, Any] = {}
-    for key, value in read_file(path).items():
+    for key, value in read_state(path).items():
         for part in ("self_attn", "cross_attn"):
             if key.startswith(f"{part}."):
                 number, _, rest = key[len(part) + 1 :].partition(".")

@@ -22,7 +22,7 @@ from loc.nets.kornia import import_kornia
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.types import Correspondences
 from loc.weights.files import locate
-from loc.weights.tensors import fitted, read_file
+from loc.weights.tensors import fitted, read_state
 
 if TYPE_CHECKING:
     import torch
@@ -126,8 +126,7 @@ def _network(config: LoFTRConfig, path: Any) -> Any:
     options["match_coarse"]["thr"] = config.min_score
     options["coarse"]["temp_bug_fix"] = config.weights == "indoor_new"
     net = cls(None, options)
-    data = read_file(path)
-    state = data.get("state_dict", data) if isinstance(data, dict) else {}
+    state = read_state(path, under="state_dict", optional=True)
     state = {key.removeprefix("matcher."): value for key, value in state.items()}
     # Counters of batches, which older checkpoints lack and nothing reads.
     own = net.state_dict()

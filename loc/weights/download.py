@@ -21,13 +21,15 @@ _TIMEOUT_S = 30.0
 #: Attempts at one address that bring nothing new before the next address is tried.
 _IDLE_ATTEMPTS = 3
 _DROPPED = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
+#: Beside ``<name>.part``: the server's name (ETag) of the version that it is a part of.
+_TAG = ".tag"
 
 
 def download(urls: Sequence[str], path: Path, *, sha256: str | None, pause_s: float = 1.0) -> None:
     """Bring a file from the first address that gives it whole.
 
     What has arrived is kept in ``<name>.part`` and continued by a Range request, in this call or a
-    later one; a server that ignores Range makes it start over.
+    later one; a server that ignores Range, or has another version by now, makes it start over.
 
     Args:
         urls: the file's address, then mirrors of the same bytes.
@@ -46,6 +48,7 @@ def download(urls: Sequence[str], path: Path, *, sha256: str | None, pause_s: fl
             part.unlink(missing_ok=True)
         if problem is None:
             part.replace(path)
+            _tag_of(part).unlink(missing_ok=True)
             return
         said.append(f"{url}: {problem}")
     raise WeightsError(
@@ -56,9 +59,9 @@ def download(urls: Sequence[str], path: Path, *, sha256: str | None, pause_s: fl
 
 def _from(url: str, part: Path, pause_s: float) -> str | None:
     """Bring ``part`` to its full length from one address; a sentence if that fails."""
-    idle, problem = 0, "nothing came"
+    idle, most, problem = 0, _size(part), "nothing came"
     while idle < _IDLE_ATTEMPTS:
-        before = part.stat().st_size if part.is_file() else 0
+        before = _size(part)
         try:
             if _continue(url, part, before):
                 return None
@@ -69,10 +72,11 @@ def _from(url: str, part: Path, pause_s: float) -> str | None:
             if error.code == 416:  # what we have is longer than the file: it is another one
                 part.unlink(missing_ok=True)
             problem = f"HTTP {error.code} {error.reason}"
-        except _DROPPED as error:
+        except (*_DROPPED, ValueError) as error:  # ValueError: redirected to what is no address
             problem = str(getattr(error, "reason", error)) or type(error).__name__
-        grown = part.is_file() and part.stat().st_size > before
-        idle = 0 if grown else idle + 1
+        # More than ever before: a server that ignores Range brings the same bytes again and again.
+        idle = 0 if _size(part) > most else idle + 1
+        most = max(most, _size(part))
         if idle < _IDLE_ATTEMPTS:
             time.sleep(pause_s * 2**idle if idle else 0)
     return problem
@@ -83,19 +87,44 @@ def _continue(url: str, part: Path, have: int) -> bool:
     request = urllib.request.Request(url, headers={"User-Agent": "visloc"})
     if have:
         request.add_header("Range", f"bytes={have}-")
+    tag = _tag_of(part)
+    known = tag.read_text(encoding="ascii", errors="replace") if have and tag.is_file() else ""
+    if known:
+        request.add_header("If-Range", known)
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
         if answer.headers.get_content_type() == "text/html":
             raise urllib.error.URLError("it answers with a web page instead of the file")
         resumed = answer.status == 206 and _starts_at(answer) == have
+        version = _version(answer)
+        if resumed and known and version and version != known:  # a server that ignores If-Range
+            part.unlink()
+            raise urllib.error.URLError("it offers another version of the file by now")
         expected = _length(answer)
         received = have if resumed else 0
         if expected is not None:
             expected += received
+        if not resumed:
+            with _opened(tag, "wb") as file:
+                _written(file, version.encode("ascii", "ignore"), tag)
         with _opened(part, "ab" if resumed else "wb") as file:
             while block := answer.read(_BLOCK):
                 received += _written(file, block, part)
             os.fsync(file.fileno())
     return expected is None or received == expected
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _tag_of(part: Path) -> Path:
+    return part.with_name(part.name + _TAG)
+
+
+def _version(answer: Any) -> str:
+    """A strong ETag, which says that bytes are the same; nothing otherwise."""
+    value = str(answer.headers.get("ETag", ""))
+    return value if value.startswith('"') else ""
 
 
 def _opened(part: Path, mode: str) -> Any:

@@ -139,9 +139,11 @@ def _pins(lock: Path) -> dict[str, str]:
         return {}
     try:
         pins = json.loads(lock.read_text(encoding="utf-8"))
+        if not isinstance(pins, dict):
+            raise ValueError(f"it holds no hashes by address but {type(pins).__name__}")
     except (OSError, ValueError) as error:
         raise WeightsError(f"{lock} is damaged: {error}", "delete it: hashes are pinned anew") from error
-    return {str(url): str(sha256) for url, sha256 in dict(pins).items()}
+    return {str(url): str(sha256) for url, sha256 in pins.items()}
 
 
 def _made(folder: Path) -> Path:

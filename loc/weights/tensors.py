@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     import torch
 
 Shape = tuple[int, ...]
+#: What torch raises on damaged or crafted files, beside ``pickle.UnpicklingError``.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+    OSError,
+)
 
 
 def read_file(path: Path) -> Any:
@@ -43,8 +57,34 @@ def read_file(path: Path) -> Any:
                 "it was not opened; ask its authors for a file of plain tensors (safetensors)",
             ) from error
         raise _damaged(path, error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, OSError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
+
+
+def read_state(path: Path, *, under: str | None = None, optional: bool = False) -> dict[str, Any]:
+    """The state dict of a file, by name.
+
+    Args:
+        under: key of the state dict inside the checkpoint (``model``, ``state_dict``, …).
+        optional: the file may be the state dict itself.
+
+    Raises:
+        WeightsError: as :func:`read_file`; or there is no state dict.
+    """
+    data = read_file(path)
+    if under is not None and not (optional and isinstance(data, dict) and under not in data):
+        if not isinstance(data, dict) or under not in data:
+            raise WeightsError(
+                f"{path} is no checkpoint of this network: it has no {under!r}",
+                f"it has: {_some(data) if isinstance(data, dict) else type(data).__name__}",
+            )
+        data = data[under]
+    if not isinstance(data, dict):
+        raise WeightsError(
+            f"{path} is no checkpoint of this network: it holds {type(data).__name__}, not tensors by name",
+            "is it the file of another model or release?",
+        )
+    return {str(key): value for key, value in data.items()}
 
 
 def read_tensors(
@@ -58,17 +98,10 @@ def read_tensors(
         ignore: prefixes of tensors that may be there and are not used.
 
     Raises:
-        WeightsError: as :func:`read_file`; or tensors are missing, unknown or of another shape (listed).
+        WeightsError: as :func:`read_state`; or tensors are missing, unknown, of another shape or no plain
+            numbers (listed).
     """
-    data = read_file(path)
-    if under is not None:
-        if not isinstance(data, dict) or under not in data:
-            raise WeightsError(
-                f"{path} is no checkpoint of this network: it has no {under!r}",
-                f"it has: {_some(data) if isinstance(data, dict) else type(data).__name__}",
-            )
-        data = data[under]
-    return fitted(data, shapes, path, ignore=ignore)
+    return fitted(read_state(path, under=under), shapes, path, ignore=ignore)
 
 
 def fitted(
@@ -87,8 +120,10 @@ def fitted(
         for key, shape in sorted(shapes.items())
         if key in found and tuple(found[key].shape) != tuple(shape)
     ]
-    if missing or unknown or wrong:
+    odd = [key for key in sorted(set(shapes) & set(found)) if not _is_plain(found[key])]
+    if missing or unknown or wrong or odd:
         parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+        parts.append(("sparse, quantized, complex or without values", odd))
         said = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in parts if names)
         raise WeightsError(
             f"{path} does not fit this network: {said}", "is it the file of another model or release?"
@@ -101,6 +136,14 @@ def fitted(
     if broken:
         raise WeightsError(f"{path} holds NaN or infinity in {_some(broken)}", "fetch it again")
     return tensors
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it holds ordinary numbers, here: not sparse, quantized, complex or a placeholder."""
+    import torch
+
+    stored = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return stored and not (tensor.is_quantized or tensor.is_complex())
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

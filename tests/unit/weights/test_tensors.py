@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from loc.errors import WeightsError
-from loc.weights.tensors import read_tensors
+from loc.weights.tensors import fitted, read_state, read_tensors
 
 SHAPES = {"a.weight": (2, 3), "a.bias": (2,)}
 
@@ -97,3 +97,34 @@ def test_missing_file_and_missing_key(tmp_path) -> None:
     torch.save(good(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="it has no 'model'"):
         read_tensors(tmp_path / "w.pth", SHAPES, under="model")
+
+
+@pytest.mark.parametrize("content", [[1, 2], None, torch.ones(3), {"model": [1]}, {"model": None}])
+def test_no_state_dict(tmp_path, content) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    for options in ({"under": "model"}, {"under": "model", "optional": True}, {}):
+        with pytest.raises(WeightsError, match=r"no checkpoint of this network|does not fit"):
+            fitted(read_state(tmp_path / "w.pth", **options), SHAPES, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.zeros(2).to_sparse(), torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")]
+)
+def test_tensors_without_plain_numbers(tmp_path, odd) -> None:
+    torch.save({**good(), "a.bias": odd}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"1 sparse, .*: a\.bias"):
+        read_tensors(tmp_path / "w.pth", SHAPES)
+
+
+def test_flipped_bytes_of_an_old_checkpoint(tmp_path) -> None:
+    """Whatever torch stumbles over, the error is this package's."""
+    torch.save(good(), tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "w.pth").read_bytes()
+    refused = 0
+    for place in range(0, len(data), 7):
+        (tmp_path / "w.pth").write_bytes(data[:place] + bytes([data[place] ^ 0x15]) + data[place + 1 :])
+        try:
+            read_tensors(tmp_path / "w.pth", SHAPES)
+        except WeightsError:
+            refused += 1
+    assert refused > 20

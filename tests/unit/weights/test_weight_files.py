@@ -58,10 +58,11 @@ def test_published_hash_is_checked(folders) -> None:
         files.locate(WeightFile(FILE.url, "0" * 64, "MIT", ""))
 
 
-def test_damaged_lock(folders) -> None:
+@pytest.mark.parametrize("text", ["{", "[1, 2]", '"abc"', "5", ""])
+def test_damaged_lock(folders, text) -> None:
     (folders / "mine" / "net.pth").write_bytes(b"first")
     (folders / "cache").mkdir()
-    (folders / "cache" / files.LOCK).write_text("{", encoding="utf-8")
+    (folders / "cache" / files.LOCK).write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError, match="damaged"):
         files.locate(FILE)
 
