@@ -31,10 +31,11 @@ class ModelFormat(str, Enum):
 
 
 export = typer.Typer(
-    no_args_is_help=True, help="Write a run for other tools: hloc, COLMAP, D2-Net, PLY, CSV, nerfstudio."
+    no_args_is_help=True,
+    help="Write a run for other tools: hloc, COLMAP, D2-Net, DELF, PLY, CSV, nerfstudio.",
 )
 import_ = typer.Typer(
-    no_args_is_help=True, help="Take over what other tools made: hloc, D2-Net, Bundler, NVM."
+    no_args_is_help=True, help="Take over what other tools made: hloc, D2-Net, DELF, Bundler, NVM."
 )
 
 
@@ -71,6 +72,16 @@ def export_d2net(run: Run, output: Folder, force: Force = False, json: Json = Fa
     from loc.exchange.d2net import export_d2net as write
 
     done = write(run, output, force=force)
+    lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
+    _say(done.to_json(), lines, done.notes, output, json=json)
+
+
+@export.command("delf")
+def export_delf(run: Run, output: Folder, force: Force = False, json: Json = False) -> None:
+    """<image>.delf for every image with features: the protocol buffers of DELF's authors."""
+    from loc.exchange.d2net import DELF, export_d2net
+
+    done = export_d2net(run, output, force=force, files=DELF)
     lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
     _say(done.to_json(), lines, done.notes, output, json=json)
 
@@ -173,6 +184,26 @@ def import_d2net(
 
     with runtime("cpu", 0) as where:
         done = read(files, images, output, name=name, runtime=where, force=force)
+    lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
+    _say(done.to_json(), lines, done.notes, f"go on with: loc run {done.place} -o {output}", json=json)
+
+
+@import_.command("delf")
+def import_delf(
+    files: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of <image>.delf; ROOT if beside the photos.")
+    ],
+    images: Images,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Run folder, new or not.")],
+    name: Annotated[str, typer.Option(help="What to call the method.")] = "delf",
+    force: Annotated[bool, typer.Option("--force", help="Replace RUN/imported.yaml.")] = False,
+    json: Json = False,
+) -> None:
+    """Features in DELF's own files become the store of a run folder, to go on with."""
+    from loc.exchange.d2net import DELF, import_d2net
+
+    with runtime("cpu", 0) as where:
+        done = import_d2net(files, images, output, name=name, runtime=where, force=force, kind=DELF)
     lines = [f"{kind}: {count}" for kind, count in done.counts.items()]
     _say(done.to_json(), lines, done.notes, f"go on with: loc run {done.place} -o {output}", json=json)
 

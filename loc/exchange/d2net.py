@@ -1,16 +1,16 @@
-"""``loc export d2net`` and ``loc import d2net``: features as the ``.d2-net`` files of D2-Net's authors."""
+"""``loc export`` and ``loc import`` of ``d2net`` and ``delf``: features as the files of their authors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from loc.errors import DataError
-from loc.exchange.d2net_files import ENDING, read_d2net, write_d2net
+from loc.exchange import d2net_files, delf_files
 from loc.exchange.filling import Items, refuse_other, same_features
 from loc.exchange.targets import export_folder, refuse_inside
 from loc.layouts.assemble import require_on_disk
@@ -23,10 +23,54 @@ from loc.stages.extract import content_keys, feature_fields, features_folder
 from loc.stores.features import FeatureStore, as_stored
 from loc.stores.files import make_folder, require_space, write_text, writing
 from loc.stores.parts import ItemKey
-from loc.types import ImageRecord
+from loc.types import ImageRecord, LocalFeatures
 
 CONFIG = "imported.yaml"
 _SHOWN = 3
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Files with the features of one image each.
+
+    Attributes:
+        name: of the method.
+        ending: what is added to the image's name; ``replaces``: in place of its own ending.
+        read: from a path and the photo's size; write: to a path, with ``shrunk``.
+    """
+
+    name: str
+    ending: str
+    replaces: bool
+    read: Callable[[Path, tuple[int, int]], LocalFeatures]
+    write: Callable[..., None]
+
+    def of(self, name: str) -> str:
+        """Name of the file of an image.
+
+        >>> DELF.of("db/1.jpg"), D2NET.of("db/1.jpg")
+        ('db/1.delf', 'db/1.jpg.d2-net')
+        """
+        return str(PurePosixPath(name).with_suffix(self.ending)) if self.replaces else name + self.ending
+
+    def all_of(self, names: Sequence[str]) -> dict[str, str]:
+        """Image name → its file's name.
+
+        Raises:
+            DataError: two images share one.
+        """
+        files = {name: self.of(name) for name in names}
+        owners: dict[str, str] = {}
+        for name, file in files.items():
+            if owners.setdefault(file, name) != name:
+                raise DataError(
+                    f"{owners[file]!r} and {name!r} have the same file {file!r}", "rename one of the photos"
+                )
+        return files
+
+
+D2NET = FileKind("d2net", d2net_files.ENDING, False, d2net_files.read_d2net, d2net_files.write_d2net)
+DELF = FileKind("delf", delf_files.ENDING, True, delf_files.read_delf, delf_files.write_delf)
 
 
 @dataclass
@@ -46,8 +90,8 @@ class D2NetFiles:
             self.notes.append(f"{len(names)} {what}: {shown}")
 
 
-def export_d2net(run: Path, target: Path, *, force: bool = False) -> D2NetFiles:
-    """Write ``target/<image name>.d2-net`` for every image of a run that has features.
+def export_d2net(run: Path, target: Path, *, force: bool = False, files: FileKind = D2NET) -> D2NetFiles:
+    """Write ``target/<image name>.d2-net`` (or ``.delf``) for every image of a run that has features.
 
     Raises:
         DataError: no run, no features or features without descriptors, or a target that must not be
@@ -60,7 +104,8 @@ def export_d2net(run: Path, target: Path, *, force: bool = False) -> D2NetFiles:
     listed = sorted(record["features"]["items"].items())
     items = {name: ItemKey(check_name(name, where=str(run)), content) for name, content in listed}
     out = D2NetFiles(target)
-    about = {"kind": "d2net", "run": run.resolve().name, "keypoint_origin": "centre of the top-left pixel"}
+    named = files.all_of(list(items))
+    about = {"kind": files.name, "run": run.resolve().name, "keypoint_origin": "centre of the top-left pixel"}
     shrink = _Shrink(record["config"]["features"])
     store = FeatureStore(run / record["features"]["folder"])
     try:
@@ -69,12 +114,12 @@ def export_d2net(run: Path, target: Path, *, force: bool = False) -> D2NetFiles:
             require_space(folder, 4.0 * store.nbytes * len(items) / max(1, len(store)))
             for name, key in items.items():
                 found = store.get(key)
-                path = folder / f"{name}{ENDING}"
+                path = folder / named[name]
                 make_folder(path.parent)
-                write_d2net(path, found, shrunk=shrink.of(found.image_wh))
+                files.write(path, found, shrunk=shrink.of(found.image_wh))
     finally:
         store.close()
-    out.counts[ENDING] = len(items)
+    out.counts[files.ending] = len(items)
     return out
 
 
@@ -98,35 +143,38 @@ def import_d2net(
     images: Path,
     run: Path,
     *,
-    name: str = "d2net",
+    name: str | None = None,
     runtime: Runtime | None = None,
     force: bool = False,
+    kind: FileKind = D2NET,
 ) -> D2NetFiles:
-    """Fill the feature store of a run folder from ``.d2-net`` files and write the config that uses it.
+    """Fill the feature store of a run folder from such files and write the config that uses it.
 
     Args:
-        files: folder of ``<image name>.d2-net``; the image root itself where they lie beside the photos.
+        files: folder of the files; the image root itself where they lie beside the photos.
         images: the image root.
         run: run folder, new or not; what it holds stays.
-        name: what to call the method.
+        name: what to call the method; None: as its files are called.
         force: replace an ``imported.yaml`` that says something else.
 
     Raises:
-        DataError: no such files, a file that :func:`read_d2net` refuses (nothing of it is kept), or other
+        DataError: no such files, a file that its reader refuses (nothing of it is kept), or other
             features of the same image under the same name.
     """
     runtime = runtime or Runtime()
     out = D2NetFiles(run / CONFIG)
     config = {
         "scene": {"layout": "folder", "images": str(images)},
-        "features": {"use": "imported", "name": name},
+        "features": {"use": "imported", "name": name or kind.name},
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     refuse_other(out.place, text, force=force)
-    found = _found(files, images)
+    found = _found(files, images, kind)
     here = [each for each in found if (images / each).is_file()]
     out.note(sorted(set(found) - set(here)), f"files are of no photo under {images}")
-    out.note(sorted(set(list_photos(images)) - set(found)), f"photos under {images} have no {ENDING} file")
+    out.note(
+        sorted(set(list_photos(images)) - set(found)), f"photos under {images} have no {kind.ending} file"
+    )
     records = [ImageRecord(each, images / each, "db", "") for each in here]
     keys, unreadable = content_keys(records, runtime)
     out.note(sorted(unreadable), "photos cannot be read")
@@ -134,7 +182,7 @@ def import_d2net(
     store = FeatureStore(features_folder(plugin, run), feature_fields(plugin))
     try:
         with store.writer() as writer:
-            _put(found, images, keys, Items(store, writer, same_features), runtime)
+            _put(kind, found, images, keys, Items(store, writer, same_features), runtime)
     finally:
         store.close()
     out.counts["features"] = len(keys)
@@ -143,18 +191,22 @@ def import_d2net(
     return out
 
 
-def _found(files: Path, images: Path) -> dict[str, Path]:
+def _found(files: Path, images: Path, kind: FileKind) -> dict[str, Path]:
     """Image name → its file, sorted by name."""
     for folder, option in ((files, "DIR"), (images, "--images ROOT")):
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder", f"give the folder as {option}")
-    beside = {name: files / f"{name}{ENDING}" for name in list_photos(images)}  # also in linked folders
+    photos = kind.all_of(list_photos(images))
+    beside = {name: files / file for name, file in photos.items()}  # also in linked folders
     names = {name: path for name, path in beside.items() if path.is_file()}
-    for path in files.rglob(f"*{ENDING}"):
-        if path.is_file():
-            names[path.relative_to(files).as_posix().removesuffix(ENDING)] = path
+    taken = {path.relative_to(files) for path in names.values()}
+    for path in files.rglob(f"*{kind.ending}"):
+        if path.is_file() and path.relative_to(files) not in taken:
+            names[path.relative_to(files).as_posix().removesuffix(kind.ending)] = path
     if not names:
-        raise DataError(f"there is no *{ENDING} under {files}", "give the folder that D2-Net wrote to")
+        raise DataError(
+            f"there is no *{kind.ending} under {files}", f"give the folder that {kind.name} wrote to"
+        )
     for each, path in sorted(names.items()):
         problem = name_problem(each)
         if problem is not None:
@@ -166,11 +218,16 @@ def _found(files: Path, images: Path) -> dict[str, Path]:
 
 
 def _put(
-    found: dict[str, Path], images: Path, keys: dict[str, ItemKey], items: Items, runtime: Runtime
+    kind: FileKind,
+    found: dict[str, Path],
+    images: Path,
+    keys: dict[str, ItemKey],
+    items: Items,
+    runtime: Runtime,
 ) -> None:
     width: tuple[int, str] | None = None
-    for name in runtime.track(sorted(keys), f"features *{ENDING}", len(keys)):
-        features = read_d2net(found[name], image_header(images / name)[0])
+    for name in runtime.track(sorted(keys), f"features *{kind.ending}", len(keys)):
+        features = kind.read(found[name], image_header(images / name)[0])
         if len(features):
             width = width or (features.descriptors.shape[1], name)
             if features.descriptors.shape[1] != width[0]:

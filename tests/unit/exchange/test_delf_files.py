@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 from loc.errors import DataError
+from loc.exchange.d2net import DELF, export_d2net, import_d2net
 from loc.exchange.delf_files import Boxes, read_boxes, read_delf, write_boxes, write_delf
+from loc.pipeline import run
+from loc.plugins.blocks import load_config
+from loc.runtime.runtime import Runtime
 from loc.types import LocalFeatures
 from loc.weights.tensorflow.datum import (
     read_datum,
@@ -134,3 +140,34 @@ def test_values_that_make_no_features(tmp_path) -> None:
         read_delf(tmp_path / "c", (9, 9))
     with pytest.raises(DataError, match="floats or unsigned integers"):
         write_datum(tmp_path / "d", np.asarray([-1]))
+
+
+def test_a_run_and_back(shared, tmp_path) -> None:
+    """Exported, imported, exported again; the ending takes the place of the photo's own."""
+    photos = tmp_path / "photos" / "db"
+    photos.mkdir(parents=True)
+    for name in ("delf", "delg"):
+        shutil.copy(shared / "fixtures" / name / "image.png", photos / f"{name}.png")
+    features = {"use": "sift", "max_keypoints": 50, "resize_max": 200}
+    config = load_config(
+        {"scene": {"layout": "folder", "images": str(photos.parent)}, "features": features, "globals": None}
+    )
+    where = Runtime(device="cpu", workers=1)
+    run(config, tmp_path / "run", runtime=where, until="features")
+    export_d2net(tmp_path / "run", tmp_path / "out", files=DELF)
+    names = ["db/delf.delf", "db/delg.delf"]
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.glob("out/*/*")) == names
+    done = import_d2net(
+        tmp_path / "out", photos.parent, tmp_path / "back", kind=DELF, runtime=where, force=True
+    )
+    assert done.counts == {"features": 2}
+    imported = run(load_config(done.place), tmp_path / "back", runtime=where, until="features")
+    assert imported.features.count("db/delf.png") == 50
+    export_d2net(tmp_path / "back", tmp_path / "again", files=DELF)
+    for name in names:
+        mine, theirs = (read_delf(tmp_path / folder / name, (317, 239)) for folder in ("out", "again"))
+        np.testing.assert_allclose(mine.keypoints, theirs.keypoints, atol=1e-5)
+        np.testing.assert_allclose(mine.descriptors, theirs.descriptors, atol=1e-3)
+    shutil.copy(photos / "delf.png", photos / "delf.jpg")
+    with pytest.raises(DataError, match=r"have the same file 'db/delf\.delf'"):
+        import_d2net(tmp_path / "out", photos.parent, tmp_path / "new", kind=DELF, runtime=where)
