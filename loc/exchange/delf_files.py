@@ -24,6 +24,8 @@ from loc.weights.tensorflow.wire import Message, WireError, bytes_field, float_f
 ENDING = ".delf"
 #: Standard deviation of a coordinate, px: a cell of 32 px at scale 1.
 NOISE_PX = 9.0
+#: A keypoint may lie so far outside its image, px: the last cell of an enlarged level.
+_OUTSIDE_PX = 2.0
 _AGAIN = "write it again with the program that made it"
 
 
@@ -70,7 +72,8 @@ def read_delf(path: Path, image_wh: tuple[int, int]) -> LocalFeatures:
         image_wh: size in px of the photo.
 
     Raises:
-        DataError: the file is missing or damaged, or holds features of several dimensions, or NaN.
+        DataError: the file is missing or damaged, or holds features of several dimensions, NaN, or
+            keypoints outside the photo.
     """
     rows, numbers = [], []
     try:
@@ -86,6 +89,13 @@ def read_delf(path: Path, image_wh: tuple[int, int]) -> LocalFeatures:
     descriptors = np.asarray(rows, np.float32).reshape(len(rows), widths[0] if widths else 0)
     if not np.isfinite(table).all() or not np.isfinite(descriptors).all():
         raise DataError(f"{path} holds NaN or infinity", _AGAIN)
+    outside = ((table[:, :2] < -_OUTSIDE_PX) | (table[:, :2] > np.add(image_wh, _OUTSIDE_PX))).any(axis=1)
+    if outside.any():
+        x, y = table[np.argmax(outside), :2]
+        raise DataError(
+            f"{path} has a keypoint at ({x:.1f}, {y:.1f}), outside the photo of {image_wh[0]} x {image_wh[1]} px",
+            "keypoints must be in px of the photo, not of a resized copy (use_resized_coordinates)",
+        )
     return LocalFeatures(
         keypoints=corner_from_center(np.ascontiguousarray(table[:, :2])),
         scores=np.ascontiguousarray(table[:, 4]),

@@ -138,6 +138,10 @@ def test_values_that_make_no_features(tmp_path) -> None:
     (tmp_path / "c").write_bytes(data[:-4] + np.float32(np.nan).tobytes())
     with pytest.raises(DataError, match="NaN"):
         read_delf(tmp_path / "c", (9, 9))
+    far = LocalFeatures(one.keypoints + np.float32(30), one.scores, one.descriptors, (40, 40))
+    write_delf(tmp_path / "far", far)
+    with pytest.raises(DataError, match=r"a keypoint at \(29\.5, 29\.5\), outside the photo of 9 x 9 px"):
+        read_delf(tmp_path / "far", (9, 9))
     with pytest.raises(DataError, match="floats or unsigned integers"):
         write_datum(tmp_path / "d", np.asarray([-1]))
 
