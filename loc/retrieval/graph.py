@@ -77,7 +77,7 @@ def mutual_graph(
     integer = np.int32 if max(count, starts[-1]) < 2**31 else np.int64  # SciPy keeps what it is given
     directed = csr_array(
         (
-            similarities[counted].astype(np.float64),
+            similarities[counted],
             neighbours[counted].astype(integer),
             starts.astype(integer),
         ),
@@ -87,6 +87,7 @@ def mutual_graph(
     # An edge that one side lacks is zero there. Where both have it, their products may differ by rounding.
     both = directed.minimum(directed.T.tocsr())
     both.eliminate_zeros()
+    both = both.astype(np.float64)
     both.data **= gamma
     return _scaled(both)
 
