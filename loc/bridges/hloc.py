@@ -7,8 +7,9 @@
 >>> hloc.extract_features.main(conf, images, outputs)          # doctest: +SKIP
 
 Every extractor, global extractor and matcher (and every preset) is called ``loc_<name>`` there; options go
-beside ``name``. hloc looks for exactly one class in a module ``hloc.<kind>.<name>``: such modules are made
-here and put where Python's import looks first.
+beside ``name``. A global extractor with the name of a local one is ``loc_<name>_global``. hloc looks for
+exactly one class in a module ``hloc.<kind>.<name>``: such modules are made here and put where Python's import
+looks first.
 
 hloc has no stage that learns from the database, so a global descriptor that does (``loc_vlad``) is told what
 to learn from: ``{"name": "loc_vlad", "database": "images/db", "features": "sift"}``.
@@ -57,17 +58,19 @@ def register(prefix: str = "loc_") -> list[str]:
             f"hloc cannot be imported: {error}",
             "pip install git+https://github.com/cvg/Hierarchical-Localization",
         ) from error
-    names = []
+    names: list[str] = []
     for section, kind in SECTIONS.items():
         package = f"hloc.{_PACKAGES[section]}"
         registered = [info.name for info in list_plugins(kind) if _usable(kind, info.name)]
         for name in [*registered, *(each for each in presets(section) if each not in _OWN)]:
-            module = types.ModuleType(f"{package}.{prefix}{name}")
+            # Local and global features are one package there: the second of a name says which it is.
+            called = f"{prefix}{name}_{kind}" if f"{prefix}{name}" in names else f"{prefix}{name}"
+            module = types.ModuleType(f"{package}.{called}")
             made = _model_class(BaseModel, section, name)
             made.__module__ = module.__name__
             setattr(module, made.__name__, made)
             sys.modules[module.__name__] = module
-            names.append(f"{prefix}{name}")
+            names.append(called)
     return sorted(names)
 
 

@@ -7,6 +7,7 @@ by what it does, not by what it inherits from, since forks have base classes of 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import sys
@@ -68,6 +69,10 @@ def load_model(config: HlocConfig, device: str) -> Any:
         module = importlib.import_module(config.model)
     except ImportError as error:
         raise PluginError(f"cannot import {config.model}: {error}", _remedy(config.model, error)) from error
+    except (SyntaxError, TypeError, ValueError) as error:  # of the file; of a name that begins with a dot
+        raise PluginError(
+            f"cannot import {config.model}: {error}", f"check it: python -c 'import {config.model}'"
+        ) from error
     classes: list[Any] = [
         each
         for _, each in inspect.getmembers(module, inspect.isclass)
@@ -80,7 +85,7 @@ def load_model(config: HlocConfig, device: str) -> Any:
             "a model is a class with default_conf, _init and _forward, as in hloc",
         )
     # A copy: some models change the conf they are given. hloc leaves `name` in it.
-    model = classes[0]({"name": config.model.rpartition(".")[2], **config.conf})
+    model = classes[0]({"name": config.model.rpartition(".")[2], **copy.deepcopy(config.conf)})
     return model.eval().to(device)
 
 

@@ -54,10 +54,9 @@ class LightGlueConfig(PluginConfig):
         " times the time. 2048 is a second or two per pair on a CPU core",
     )
     precision: Precision = Field("auto", description="of the network; auto: the fastest that is native")
-    # Numbers do not depend on it, so it is no part of a fingerprint.
+    # Part of the fingerprint: without padding sums round otherwise, which in bf16 is a match more or less.
     batch: Literal["auto", "never"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        exclude=True,
         description="pairs of similar size per pass; auto: 8 on a GPU, never on a CPU, where that is slower",
     )
 

@@ -47,6 +47,13 @@ def test_their_conf_reaches_the_model(hloc) -> None:
     assert found.noise_px == 0.7
 
 
+def test_their_model_may_change_its_conf(hloc, monkeypatch) -> None:
+    monkeypatch.setattr(hloc["hloc.extractors.mean"].Mean, "_init", lambda _, conf: conf["net"].pop("depth"))
+    config = HlocImageConfig(model="hloc.extractors.mean", conf={"net": {"depth": 3}})
+    HlocGlobal(config)
+    assert config.conf == {"net": {"depth": 3}}
+
+
 def test_their_global_descriptor_has_unit_norm(hloc) -> None:
     rows = HlocGlobal(HlocImageConfig(model="hloc.extractors.mean"))(torch.rand(3, 3, 40, 50))
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
@@ -73,6 +80,15 @@ def test_our_names_in_hloc(hloc) -> None:
     assert {"loc_sift", "loc_nearest", "loc_adalam", "loc_guided", "loc_d2net_ms", "loc_vlad"} <= set(names)
     assert "loc_hloc" not in names
     assert "loc_loftr" not in names  # hloc's match_features shows no images
+    assert len(names) == len(set(names))
+
+
+def test_local_and_global_features_of_one_name(hloc, monkeypatch) -> None:
+    """They are in one package of hloc: neither takes the other's place."""
+    monkeypatch.setattr(bridge, "_model_class", lambda base, section, _: type("M", (base,), {"of": section}))
+    assert {"loc_delg", "loc_delg_global"} <= set(bridge.register())
+    made = [sys.modules[f"hloc.extractors.loc_{name}"].M for name in ("delg", "delg_global")]
+    assert [each.of for each in made] == ["features", "globals"]
 
 
 def test_our_extractor_and_matcher_in_hloc(hloc) -> None:
@@ -207,11 +223,14 @@ def test_their_keypoints_with_the_corner_origin(hloc) -> None:
 def test_what_is_missing_is_named(hloc, tmp_path, monkeypatch) -> None:
     (tmp_path / "needs_more.py").write_text("import not_here_at_all.models\n")
     (tmp_path / "needs_older.py").write_text("import torch.not_in_this_torch\n")
+    (tmp_path / "no_python.py").write_text("def (:\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for model, says in (
         ("needs_more", "install not_here_at_all"),
         ("needs_older", "written for another version of torch"),
         ("hloc.extractors.none", "check the name"),
+        ("no_python", "check it"),
+        (".none", "check it"),
     ):
         with pytest.raises(PluginError, match="cannot import") as caught:
             HlocExtractor(HlocExtractorConfig(model=model))
