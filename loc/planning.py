@@ -218,7 +218,7 @@ class _Walk:
 
     def _described_by(self, plugin: ResolvedPlugin, features: Features) -> Globals:
         state = None
-        if plugin.cls.needs_fit:
+        if plugin.needs_fit:
             names = [image.name for image in self.scene.db]
             state = fit_folder(features, names, plugin=plugin, workdir=self.workdir)
         fields = global_fields(plugin, features, state)

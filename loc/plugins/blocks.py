@@ -92,6 +92,13 @@ class ResolvedPlugin:
         return self.kind == "matcher" and reads_images(self.cls)
 
     @property
+    def needs_fit(self) -> bool:
+        """Whether this configuration learns from the database before it describes an image."""
+        if not getattr(self.cls, "needs_fit", False):
+            return False
+        return bool(self.cls.learns(self.config)) if hasattr(self.cls, "learns") else True
+
+    @property
     def regions(self) -> int:
         """Vectors in each row of this global extractor; more than one for a regional descriptor."""
         return int(self.cls.regions(self.config)) if hasattr(self.cls, "regions") else 1

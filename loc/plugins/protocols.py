@@ -80,7 +80,9 @@ class GlobalExtractor(Plugin, Protocol):
 
     A plug-in that learns from the database (codebook, PCA) sets ``needs_fit = True``: ``fit`` gets
     the inputs of the database images, in order of their names, and returns arrays; ``load_state``
-    takes them back. The state is an artefact of its own and part of the fingerprint.
+    takes them back. The state is an artefact of its own and part of the fingerprint. With
+    ``source = "image"`` the inputs are float32 ``(c, h, w)`` in [0, 1], one at a time. One that learns only
+    with certain options defines ``learns(config)``, a class method that says whether it does.
 
     A plug-in whose rows hold several vectors of an image one after another (its regions, zeros for
     none) defines ``regions(config)``, a class method that returns how many; diffusion then runs on them.

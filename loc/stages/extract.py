@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.joint import Described, JointPlugin, joint
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
 from loc.runtime.images import content_hash
+from loc.runtime.pictures import Pictures
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals
 from loc.stages.fit import fit_state, load_fitted
@@ -115,8 +117,10 @@ def extract_globals(
         others: plug-ins of further descriptors that pair generators fuse with these.
     """
     state = None
-    if plugin.cls.needs_fit:
-        state = fit_state(features, fit_names, plugin=plugin, workdir=workdir)
+    if plugin.needs_fit:
+        state = _fitted(
+            images, features, plugin=plugin, fit_names=fit_names, workdir=workdir, runtime=runtime
+        )
     fields = global_fields(plugin, features, state)
     store = _global_store(plugin, fields, workdir)
     names = [image.name for image in images if image.name in features.keys]
@@ -135,6 +139,31 @@ def extract_globals(
         for key, each in (others or {}).items()
     }
     return Globals(store, keys, plugin, state, computed=len(todo), others=more)
+
+
+def _fitted(
+    images: Sequence[ImageRecord],
+    features: Features,
+    *,
+    plugin: ResolvedPlugin,
+    fit_names: Sequence[str],
+    workdir: Path,
+    runtime: Runtime,
+) -> Path:
+    """What a plug-in learns from the features of the database images, or from their pixels."""
+    if plugin.cls.source == "features":
+        return fit_state(features, fit_names, plugin=plugin, workdir=workdir)
+    wanted = set(fit_names) & features.keys.keys()
+    records = sorted((image for image in images if image.name in wanted), key=lambda image: image.name)
+    pictures = Pictures(plugin, [PhotoFile(image.name, image.path) for image in records])
+    return fit_state(
+        features,
+        [image.name for image in records],
+        plugin=plugin,
+        workdir=workdir,
+        pictures=pictures,
+        device=runtime.torch_device(),
+    )
 
 
 def fused_plugins(pairs: Sequence[PairsConfig], runtime: Runtime) -> dict[str, ResolvedPlugin]:
@@ -161,7 +190,7 @@ def _describe(
     records = {image.name: image for image in images}
     keys = {key.name: key for key in todo}
     files = [PhotoFile(key.name, records[key.name].path) for key in todo]
-    for file, result in extract_many(plugin, files, runtime=runtime):
+    for file, result in extract_many(replace(plugin, state=state), files, runtime=runtime):
         if not isinstance(result, Skipped):
             yield keys[file.name], result
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from loc.errors import DataError, PluginError, StoreError
 from loc.plugins.blocks import ResolvedPlugin
+from loc.runtime.pictures import Pictures
 from loc.stages.artefacts import Features
 from loc.stores.files import writing
 from loc.stores.fingerprint import fingerprint
@@ -21,14 +22,26 @@ STAGE_VERSION = 1
 _STATE = "state.npz"
 
 
-def fit_state(features: Features, names: Sequence[str], *, plugin: ResolvedPlugin, workdir: Path) -> Path:
+def fit_state(
+    features: Features,
+    names: Sequence[str],
+    *,
+    plugin: ResolvedPlugin,
+    workdir: Path,
+    pictures: Pictures | None = None,
+    device: str = "cpu",
+) -> Path:
     """Fit ``plugin`` on the images ``names`` and return the folder of the fitted state.
+
+    Args:
+        pictures: the same images in pixels, for a plug-in that describes those.
+        device: where such a plug-in computes.
 
     Raises:
         DataError: none of the images has features to learn from.
     """
     keys = [features.keys[name] for name in sorted(names) if name in features.keys]
-    if not any(features.store.count(key) for key in keys):
+    if pictures is None and not any(features.store.count(key) for key in keys):
         raise DataError(
             f"{plugin.name} has nothing to learn from: none of {len(names)} database images has keypoints",
             "check that the photos can be read and are not blank: loc extract --json",
@@ -36,7 +49,7 @@ def fit_state(features: Features, names: Sequence[str], *, plugin: ResolvedPlugi
     fields = _fields(features, keys, plugin)
 
     def build(folder: Path) -> None:
-        state = plugin.build().fit(_Inputs(features, keys))
+        state = plugin.build(device=device).fit(pictures or _Inputs(features, keys))
         with writing(folder):
             np.savez(folder / _STATE, **dict(sorted(state.items())))
 
@@ -52,11 +65,12 @@ def fit_folder(features: Features, names: Sequence[str], *, plugin: ResolvedPlug
 
 
 def _fields(features: Features, keys: Sequence[ItemKey], plugin: ResolvedPlugin) -> dict[str, Any]:
+    described = {"features": features.store.folder.name} if plugin.cls.source == "features" else {}
     return {
         "kind": "fit",
         "stage": STAGE_VERSION,
         **plugin.fingerprint_fields(),
-        "features": features.store.folder.name,
+        **described,
         "items": [list(key) for key in keys],
     }
 
@@ -78,7 +92,7 @@ class _Inputs:
 def load_fitted(plugin: ResolvedPlugin, state: Path | None, *, device: str = "cpu") -> Any:
     """The plug-in, with its fitted state if it needs one."""
     instance = plugin.build(device=device)
-    if plugin.cls.needs_fit:
+    if plugin.needs_fit:
         if state is None:
             raise PluginError(f"{plugin.name} needs to be fitted first", "run the stage globals")
         check_product(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ class Retrieval:
         store.close()
         from_pixels = plugin.cls.source == "image"
         describe = (
-            PhotoExtractor(plugin, device=device)
+            PhotoExtractor(replace(plugin, state=bundle.fit_folder), device=device)
             if from_pixels
             else load_fitted(plugin, bundle.fit_folder, device=device)
         )
