@@ -182,7 +182,7 @@ def import_d2net(
     store = FeatureStore(features_folder(plugin, run), feature_fields(plugin))
     try:
         with store.writer() as writer:
-            _put(kind, found, images, keys, Items(store, writer, same_features), runtime)
+            _put(kind, found, images, keys, Items(store, writer, same_features), runtime=runtime)
     finally:
         store.close()
     out.counts["features"] = len(keys)
@@ -223,6 +223,7 @@ def _put(
     images: Path,
     keys: dict[str, ItemKey],
     items: Items,
+    *,
     runtime: Runtime,
 ) -> None:
     width: tuple[int, str] | None = None

@@ -93,7 +93,8 @@ def read_delf(path: Path, image_wh: tuple[int, int]) -> LocalFeatures:
     if outside.any():
         x, y = table[np.argmax(outside), :2]
         raise DataError(
-            f"{path} has a keypoint at ({x:.1f}, {y:.1f}), outside the photo of {image_wh[0]} x {image_wh[1]} px",
+            f"{path} has a keypoint at ({x:.1f}, {y:.1f}), outside the photo of"
+            f" {image_wh[0]} x {image_wh[1]} px",
             "keypoints must be in px of the photo, not of a resized copy (use_resized_coordinates)",
         )
     return LocalFeatures(

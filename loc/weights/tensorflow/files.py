@@ -87,10 +87,17 @@ def open_model(file: WeightFile) -> Model:
     if path.suffix != ".safetensors":
         stem = path.name.removesuffix(".tar.gz")
         made = cache_folder() / f"{stem}-{sha256_of(path)[:12]}.safetensors"
-        with FileLock(made.with_name(f".{made.name}.lock")):
-            if not made.is_file():
-                log.warning("converting %s (SHA-256 %s)", path, sha256_of(path))
-                save(convert(path), made)
+        try:
+            made.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(made.with_name(f".{made.name}.lock")):
+                if not made.is_file():
+                    log.warning("converting %s (SHA-256 %s)", path, sha256_of(path))
+                    save(convert(path), made)
+        except OSError as error:
+            raise WeightsError(
+                f"cannot write {made}: {error.strerror}",
+                "choose another cache with LOC_CACHE_DIR, or convert by hand: loc weights convert",
+            ) from error
         path = made
     return load(path)
 

@@ -61,6 +61,26 @@ def test_all_variables_are_read(shared, graph, tmp_path) -> None:
         assert set(read_graph(Graph(path)).variables.values()) == expected
 
 
+def test_a_model_of_global_descriptors_alone(graph, facts) -> None:
+    """As the archive rn101_af: no local outputs, so their heads are no part of it."""
+    edited = graph("delg")
+    for name in ("boxes", "features", "scales", "scores"):
+        edited[name].name = f"dropped/{name}"
+    found = facts(edited)
+    assert found["kind"] == "global"
+    assert "local" not in found
+    assert found["pooling"] == {"power": 3.0, "least": 1e-6}
+    assert not any(name.startswith(("attention", "autoencoder")) for name in found["layers"])
+
+
+def test_no_model_of_ours(graph, facts) -> None:
+    edited = graph("delf")
+    for name in ("boxes", "features", "scales", "scores"):
+        edited[name].name = f"dropped/{name}"
+    with pytest.raises(WeightsError, match="none of the outputs 'features' and 'global_descriptors'"):
+        facts(edited)
+
+
 @pytest.mark.parametrize("flag", [{"half_pixel_centers": "half_pixel"}, {"align_corners": "corners"}])
 def test_resize_flags(graph, facts, flag) -> None:
     edited = graph("delf")
