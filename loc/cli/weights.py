@@ -92,14 +92,24 @@ def verify(
     names: Names = None,
     repin: Annotated[bool, typer.Option("--repin", help="Trust the files that are here now.")] = False,
 ) -> None:
-    """Check the SHA-256 of every file that is here."""
+    """Check the SHA-256 of every file that is here; of those named, each must be."""
+    from loc.errors import WeightsError
     from loc.weights import files
 
+    failed: list[WeightsError] = []
     for _, file in _chosen(names):
         found = files.find(file)
-        if found is not None:
-            digest = files.repin(file, found) if repin and file.sha256 is None else files.verify(file, found)
-            print_line(f"ok  {file.name}  {digest}")
+        try:
+            if found is not None:
+                trust = repin and file.sha256 is None
+                digest = files.repin(file, found) if trust else files.verify(file, found)
+                print_line(f"ok  {file.name}  {digest}")
+            elif names and file.name in names:
+                raise WeightsError(f"{file.name} is not on this machine", f"loc weights fetch {file.name}")
+        except WeightsError as error:  # the others are checked all the same
+            failed.append(error)
+    if failed:
+        raise WeightsError("; ".join(error.message for error in failed), failed[0].next_step)
 
 
 def path(names: Names = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import loc.cli.weights as weights_command
 from loc.errors import WeightsError
 from loc.weights import files
 from loc.weights.card import WeightFile
@@ -71,3 +72,18 @@ def test_identity_is_the_hash_once_the_file_is_here(folders) -> None:
     assert files.identity(FILE) == FILE.url
     (folders / "mine" / "net.pth").write_bytes(b"first")
     assert files.identity(FILE) == files.sha256_of(folders / "mine" / "net.pth")
+
+
+def test_verify_tells_of_every_file(folders, monkeypatch, capsys) -> None:
+    """A file that was named and is not here is an error; after a wrong one the others are still checked."""
+    names = ["a.pth", "b.pth", "c.pth"]
+    cards = [WeightFile(f"http://127.0.0.1:9/{name}", None, "MIT", "") for name in names]
+    monkeypatch.setattr(weights_command, "_chosen", lambda _: [("net", card) for card in cards])
+    for name in names[:2]:
+        (folders / "mine" / name).write_bytes(b"first")
+    weights_command.verify()
+    (folders / "mine" / "a.pth").write_bytes(b"another file")
+    capsys.readouterr()
+    with pytest.raises(WeightsError, match=r"a\.pth is not the expected file.*; c\.pth is not on this"):
+        weights_command.verify(names)
+    assert capsys.readouterr().out.startswith("ok  b.pth  ")
