@@ -108,8 +108,13 @@ class LightGlue:
         """The configuration for the features of an extractor.
 
         Raises:
-            PluginError: there are no weights for them.
+            PluginError: there are no weights for them, or the configuration names those of another extractor.
         """
+        if extractor in _TRAINED_FOR and config.features not in ("auto", extractor):
+            raise PluginError(
+                f"lightglue's weights for {config.features} do not fit the features of {extractor}",
+                f"set matcher.features to {extractor}, or leave it out",
+            )
         if config.features != "auto":
             return config
         if extractor not in _TRAINED_FOR:

@@ -182,6 +182,10 @@ def test_the_run_s_extractor_chooses_the_weights() -> None:
     with pytest.raises(PluginError, match="no weights for the features of sift") as caught:
         plugin.for_features(sift)
     assert "matcher: nearest" in caught.value.next_step
+    aliked = resolve_block("matcher", {"use": "lightglue", "features": "aliked"})
+    with pytest.raises(PluginError, match="weights for aliked do not fit the features of disk"):
+        aliked.for_features(disk)
+    assert aliked.for_features(sift).config.features == "aliked"  # its features, under another name
     assert resolve_block("matcher", "nearest").for_features(sift).config.ratio == 0.9
 
 
