@@ -6,7 +6,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,11 @@ Root = Annotated[
     Path, typer.Option(help="Folder of a set (gnd_*.json, .pkl or .mat, and jpg/), or one of such folders.")
 ]
 Methods = Annotated[
-    str | None, typer.Option(help="Global extractors or presets, with commas; default: all that there are.")
+    str | None,
+    typer.Option(
+        help="Global extractors or presets, with commas between, or a list with their options as in "
+        "'[vlad, {use: rmac, keep_regions: 21}]'; default: all that there are."
+    ),
 ]
 Rank = Annotated[
     list[str] | None,
@@ -67,7 +71,7 @@ def roxford(
     for each in rankings:
         rank_options(each)  # a typing mistake is told before photos are read
     registered = [info.name for info in list_plugins("global") if info.name != _BRIDGE]
-    chosen = methods.split(",") if methods else registered
+    chosen = _blocks(methods) if methods else registered
     rows: list[Row] = []
     with ExitStack() as stack:
         if output is None:
@@ -91,6 +95,26 @@ def roxford(
         print_json([row.to_json() for row in rows])
     else:
         _print_tables(rows)
+
+
+def _blocks(text: str) -> list[Any]:
+    """Names with commas between them, or a YAML list that may hold blocks."""
+    import yaml
+
+    from loc.errors import ConfigError
+
+    if not text.startswith("["):
+        return text.split(",")
+    try:
+        blocks = yaml.safe_load(text)
+    except yaml.YAMLError:
+        blocks = None
+    if not isinstance(blocks, list) or not all(isinstance(block, str | dict) for block in blocks):
+        raise ConfigError(
+            f"--methods {text!r} is no list of plug-ins",
+            "e.g. --methods '[vlad, {use: rmac, keep_regions: 21}]'",
+        )
+    return blocks
 
 
 def _print_tables(rows: list[Row]) -> None:

@@ -184,3 +184,11 @@ def test_command(root):
     rows = json.loads(result.output[result.output.index("[") :])
     assert rows[0]["medium"]["mAP"] == 1
     assert rows[1]["note"] == PARITY_ONLY
+    arguments[-1] = f"[{{use: '{METHOD}', resize_max: 20}}]"
+    result = CliRunner().invoke(app, [*arguments, "--workers", "1", "--json"])
+    rows = json.loads(result.output[result.output.index("[") :])
+    assert rows[0]["method"] == f"{METHOD} (resize_max=20)"
+    arguments[-1] = "[vlad, 3]"
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "is no list of plug-ins" in result.output
