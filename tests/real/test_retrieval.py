@@ -14,8 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
+from loc.config import DiffusionConfig
 from loc.extractors.sift import Sift, SiftConfig
 from loc.globals.vlad import Vlad, VladConfig
+from loc.metrics.retrieval import Judgement, score_rankings
+from loc.retrieval.ranking import Ranking
 from loc.retrieval.topk import top_k
 
 LONG_SIDE = 640
@@ -124,3 +127,16 @@ def test_vlad_beats_chance_and_a_colour_thumbnail(load, shared, say) -> None:
             # Equal only where the other cannot be beaten: the photo sets of retrieval_mini have
             # colours of their own, so the thumbnail's first image is always a right one.
             assert ours > theirs or ours == theirs == 100, f"{data.name} k={k}: {table}"
+
+    judgements = [
+        Judgement(np.array(sorted(right)), np.array(sorted(junk), np.int64))
+        for right, junk in zip(data.positives, data.junk, strict=True)
+    ]
+    diffused, _ = Ranking(rows[:n], diffusion=DiffusionConfig(k=6, query_k=3))(rows[n:], n)
+    found = {
+        "similarity": score_rankings(list(order), judgements).mean_ap,
+        "diffusion, k 6": score_rankings(list(diffused), judgements).mean_ap,
+    }
+    for ranking, value in found.items():
+        say(f"{data.name}: mAP % {100 * value:.1f}  vlad, {ranking}")
+    assert found["similarity"] > {"vpr_toy": 0.4, "retrieval_mini": 0.85}[data.name]
