@@ -8,6 +8,7 @@ import numpy as np
 
 from loc.conventions import corner_from_center
 from loc.errors import ContractError
+from loc.plugins.blocks import DenseOptions
 from loc.plugins.contract_card import SEEDS, build, call, check_choices
 from loc.plugins.contract_geometry import inside
 from loc.plugins.contract_samples import SHIFT_XY, as_color, textured_canvas
@@ -38,6 +39,12 @@ def check_dense_matcher(
         raise ContractError(
             f"{name}: a matcher that requires images requires nothing else, got {sorted(cls.requires)}",
             "its correspondences become keypoints that all pairs share; there are no others",
+        )
+    taken = sorted(set(cls.Config.model_fields) & set(DenseOptions.model_fields))
+    if taken:
+        raise ContractError(
+            f"{name}: {', '.join(taken)} of its Config would never reach it: the runtime's are called so",
+            "give the plug-in's own options other names",
         )
     if type(getattr(cls, "min_side", None)) is not int or cls.min_side < 1:
         raise ContractError(f"{name}: min_side must be an int of at least 1")

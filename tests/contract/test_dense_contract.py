@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
@@ -52,6 +53,14 @@ class Good:
 
 def test_a_good_one_passes() -> None:
     check_matcher(Good)
+
+
+def test_the_example_of_the_docs_passes() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "dense.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "orb"}
+    exec(code, names)
+    check_matcher(names["OrbPairs"])
 
 
 class Swapped(Good):
@@ -116,6 +125,11 @@ class Both(Good):
     requires = frozenset({"images", "descriptors"})
 
 
+class Shadowed(Good):
+    class Config(PluginConfig):
+        max_keypoints: int = 400
+
+
 class TooBold(Good):
     def match(self, first, second):
         found = super().match(first, second)
@@ -135,6 +149,7 @@ class TooBold(Good):
         (Outside, "points lie outside image 1"),
         (Indices, "returned Matches, expected Correspondences"),
         (Both, "requires nothing else"),
+        (Shadowed, "max_keypoints of its Config would never reach it"),
         (TooBold, r"must lie in \[0, 1\]"),
     ],
 )
