@@ -85,7 +85,7 @@ class Adalam:
     """
 
     Config: ClassVar[type[AdalamConfig]] = AdalamConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     licence: ClassVar[str] = "Apache-2.0"
     paper: ClassVar[str] = "L. Cavalli et al., Handcrafted Outlier Detection Revisited (AdaLAM), ECCV 2020"
     requires: ClassVar[frozenset[str]] = frozenset({"keypoints", "descriptors"})
@@ -125,8 +125,9 @@ class Adalam:
         forth = torch.arange(len(first.descriptors), device=rows.index.device)
         first_index = torch.nonzero(columns.index[rows.index] == forth)[:, 0]
         second_index = rows.index[first_index]
+        if len(first_index) < self.config.min_inliers:
+            return Matches.empty()  # kornia would fall back to a ratio test, which a lone keypoint passes
         distances = squared_distance(rows.value[first_index])
-        # A lone keypoint has no second neighbour: its distance is infinite, the ratio nought.
         ratios = distances / squared_distance(rows.second[first_index]).clamp_min(_TINY)
         kept = self._consistent(first.frames.at(first_index), second.frames.at(second_index), ratios)
         indices = torch.stack([first_index, second_index], dim=1)[kept].to(torch.int32)
