@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from loc.conventions import corner_from_center
-from loc.errors import DataError
+from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import ResolvedPlugin
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
 from loc.runtime.images import read_photo
@@ -94,8 +94,17 @@ def measure_pairs(
 
     Distances are in px of photos whose long side is at most ``long_side``, so that photos of all sizes are
     judged alike. What was matched goes to ``matches.npz`` in ``folder``, for pictures.
+
+    Raises:
+        ConfigError: the matcher finds its own points.
+        DataError: a photo or the list of pairs cannot be read.
     """
     extractor, matcher = plugins
+    if matcher.reads_images:
+        raise ConfigError(
+            f"{matcher.name} finds its own points: single pairs are matched by features here",
+            "compare it on the photo sets: --sets strecha_fountain_p11,kermit",
+        )
     pairs = read_pairs(data)
     files = [PhotoFile(name, data / name) for pair in pairs for name in pair.photos]
     features = {}

@@ -7,8 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loc.bench.methods_pairs import epipolar_distances_px, fundamental_matrix, judge, read_pairs
-from loc.errors import DataError
+from loc.bench.methods_pairs import (
+    epipolar_distances_px,
+    fundamental_matrix,
+    judge,
+    measure_pairs,
+    read_pairs,
+)
+from loc.errors import ConfigError, DataError
+from loc.plugins.blocks import resolve_block
+from loc.runtime.runtime import Runtime
 
 #: A camera that moves to the side: epipolar lines are the rows of the photo.
 SIDEWAYS = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -91,3 +99,9 @@ def test_a_folder_that_is_no_such_set_says_so(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("pair,image1,image2,corrs_file,tags\nb,1,2,b.txt,day-night\n")
     with pytest.raises(DataError, match="is no list of x1 y1 x2 y2"):
         read_pairs(tmp_path)
+
+
+def test_a_matcher_that_finds_its_own_points_is_refused(tmp_path: Path) -> None:
+    plugins = resolve_block("features", "sift"), resolve_block("matcher", "dense_oracle:DenseOracle")
+    with pytest.raises(ConfigError, match="finds its own points"):
+        measure_pairs(tmp_path, plugins, tmp_path, long_side=160, runtime=Runtime(device="cpu"))
