@@ -98,7 +98,7 @@ class World:
 
 class OracleConfig(PluginConfig):
     world: str = ""
-    spacing_px: float = 16.0
+    grid_px: float = 16.0
     noise_px: float = 0.3
     outliers: float = 0.05
 
@@ -142,7 +142,7 @@ class DenseOracle:
             return Correspondences.empty()  # a photo of something else
         self.asked.append((name0, name1))
         rng = np.random.default_rng(zlib.crc32(f"{name0} {name1}".encode()))
-        step, shown0, shown1 = self.config.spacing_px, np.array(wh0), np.array(wh1)
+        step, shown0, shown1 = self.config.grid_px, np.array(wh0), np.array(wh1)
         axes = [np.arange(rng.random() * step, side, step) for side in wh0]
         grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
         there, seen = self.world.see(name0, name1, grid * np.array(self.world.wh) / shown0)

@@ -75,7 +75,8 @@ def wall_config(folder: Path, **overrides: Any) -> RunConfig:
         "queries": str(folder / "queries.txt"),
         "ground_truth": str(folder / "truth.txt"),
     }
-    matcher = {"use": "dense_oracle:DenseOracle", "world": str(folder / "world.npz"), "spacing_px": 24}
+    matcher = {"use": "dense_oracle:DenseOracle", "world": str(folder / "world.npz")}
+    matcher |= {"grid_px": 32, "spacing_px": 24}
     return load_config({"scene": scene, "matcher": matcher, "map": {"mode": "triangulate"}}, overrides)
 
 
@@ -91,7 +92,7 @@ def done(wall: Path) -> Run:
     return run(wall_config(wall), wall / "run", runtime=ONE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def digest(wall: Path, done: Run) -> dict[str, str]:
     """Of the run as it was first made: later tests go on in its folder with other options."""
     return run_digest(wall / "run")
@@ -119,7 +120,7 @@ def test_workers_and_a_second_run_change_nothing(
     again = run(wall_config(wall), wall / "run", runtime=ONE)
     assert again.poses is not None
     assert not DenseOracle.asked
-    run(wall_config(wall), tmp_path / "run", runtime=Runtime(device="cpu", workers=3))
+    run(wall_config(wall), tmp_path / "run", runtime=Runtime(device="cpu", workers=3), until="poses")
     assert run_digest(tmp_path / "run") == digest
 
 
@@ -128,10 +129,10 @@ def test_a_query_recomputes_nothing_of_the_map(wall: Path, digest: dict[str, str
     shutil.copytree(wall, folder)
     queries = (folder / "queries.txt").read_text().splitlines(keepends=True)
     (folder / "queries.txt").write_text(queries[0])
-    first = run(wall_config(folder), folder / "one", runtime=ONE)
+    first = run(wall_config(folder), folder / "one", runtime=ONE, until="poses")
     DenseOracle.asked.clear()
     (folder / "queries.txt").write_text("".join(queries))
-    second = run(wall_config(folder), folder / "one", runtime=ONE)
+    second = run(wall_config(folder), folder / "one", runtime=ONE, until="poses")
     assert first.bundle is not None
     assert second.bundle is not None
     assert first.bundle.folder == second.bundle.folder
@@ -151,6 +152,18 @@ def test_options_of_sharing_keep_the_correspondences(wall: Path, done: Run) -> N
     assert done.matches is not None
     assert found.matches.store.folder != done.matches.store.folder
     assert max(found.matches.keypoints.count(name) for name in found.matches.keypoints.keys) == 100
+
+
+def test_keypoints_depend_on_how_exact_the_matcher_is(
+    wall: Path, done: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DenseOracle, "noise_px", 2.0, raising=False)
+    DenseOracle.asked.clear()
+    found = run(wall_config(wall), wall / "run", runtime=ONE, until="matches")
+    assert not DenseOracle.asked
+    assert found.matches is not None
+    assert done.matches is not None
+    assert found.matches.store.folder != done.matches.store.folder
 
 
 def test_one_photo_as_in_a_run(wall: Path, done: Run) -> None:
@@ -215,7 +228,7 @@ def test_a_query_without_pairs(wall: Path, done: Run, tmp_path: Path) -> None:
     listed = tmp_path / "pairs.txt"
     listed.write_text("1.png 0.png\n1.png 2.png\n")
     pairs = [{"use": "exhaustive", "for": "map"}, {"use": "list", "for": "query", "path": str(listed)}]
-    found = run(wall_config(wall, pairs=pairs), wall / "run", runtime=ONE)
+    found = run(wall_config(wall, pairs=pairs), wall / "run", runtime=ONE, until="poses")
     assert found.poses is not None
     assert [result.status for result in found.poses.results] == ["ok", "no_pairs"]
 
@@ -225,7 +238,7 @@ def test_features_for_retrieval_alone(wall: Path, done: Run) -> None:
     pairs = [{"use": "retrieval", "k": 3, "for": "both"}]
     options = {"pairs": pairs, "globals.words": 4, "features.max_keypoints": 200}
     DenseOracle.asked.clear()
-    found = run(wall_config(wall, **options), wall / "run", runtime=ONE)
+    found = run(wall_config(wall, **options), wall / "run", runtime=ONE, until="poses")
     assert not DenseOracle.asked  # correspondences do not depend on features
     assert found.features is not None
     assert found.features.plugin.name == "sift"
@@ -298,26 +311,27 @@ def test_killed_while_corresponding(wall: Path, digest: dict[str, str], tmp_path
     survived = len(CorrespondenceStore(folder))
     assert 2 <= survived < 6
     DenseOracle.asked.clear()
-    run(wall_config(wall), tmp_path / "run", runtime=ONE)
+    run(wall_config(wall), tmp_path / "run", runtime=ONE, until="poses")
     assert len(DenseOracle.asked) == 6 - survived + 8
     assert run_digest(tmp_path / "run") == digest
 
 
-def test_killed_while_sharing(wall: Path, digest: dict[str, str], tmp_path: Path) -> None:
+def test_killed_while_sharing(wall: Path, done: Run, digest: dict[str, str], tmp_path: Path) -> None:
     """Parts of the shared keypoints and matches are there: the rest is made to fit."""
     shutil.copytree(wall / "run", tmp_path / "run")
-    for store in ("keypoints", "matches"):
-        parts = sorted((tmp_path / "run" / store).glob("*/parts/*.h5"))
-        shutil.rmtree(tmp_path / "run" / "map", ignore_errors=True)
+    assert done.matches is not None
+    for store in (done.matches.keypoints.store, done.matches.store):
+        parts = sorted((tmp_path / "run" / store.folder.relative_to(done.workdir)).glob("parts/*.h5"))
         parts[0].unlink()
+    shutil.rmtree(tmp_path / "run" / "map")
     DenseOracle.asked.clear()
-    run(wall_config(wall), tmp_path / "run", runtime=ONE)
+    run(wall_config(wall), tmp_path / "run", runtime=ONE, until="poses")
     assert not DenseOracle.asked
     assert run_digest(tmp_path / "run") == digest
 
 
 def test_without_features(wall: Path, done: Run) -> None:
-    found = run(wall_config(wall, features=None, globals=None), wall / "run", runtime=ONE)
+    found = run(wall_config(wall, features=None, globals=None), wall / "run", runtime=ONE, until="map")
     assert found.bundle is not None
     assert done.bundle is not None
     assert found.bundle.folder == done.bundle.folder
