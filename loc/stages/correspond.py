@@ -136,7 +136,7 @@ def plan_images(
         "stage": SHARING_VERSION,
         **plugin.fingerprint_fields(),
         "correspondences": store.folder.name,
-        "sharing": [_MERGE, _DISAGREE],
+        "sharing": [_MERGE, _DISAGREE, _noise_px(plugin)],
     }
     name = f"{folder_name(plugin.name)}-{fingerprint(fields)}"
     if frozen is None:
@@ -182,7 +182,12 @@ def sharing_options(plugin: ResolvedPlugin, image_wh: tuple[int, int]) -> Sharin
 def noise_in(plugin: ResolvedPlugin, image_wh: tuple[int, int]) -> float:
     """Standard deviation of the matcher's points, px of the stored image."""
     seen = resize_wh(image_wh, plugin.stage_options["resize_max"])
-    return float(getattr(plugin.cls, "noise_px", 1.0)) * max(image_wh) / max(seen)
+    return _noise_px(plugin) * max(image_wh) / max(seen)
+
+
+def _noise_px(plugin: ResolvedPlugin) -> float:
+    """Standard deviation of the matcher's points, px of the images it is shown."""
+    return float(getattr(plugin.cls, "noise_px", 1.0))
 
 
 def query_keypoints(
