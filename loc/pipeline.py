@@ -72,6 +72,9 @@ def run(
         if scene.queries and until in ("poses", "report") and (why := no_generator("query", config.pairs)):
             log.warning("%s: no query will be localized; add {use: auto, for: query}", why)
 
+        if until != "features" and config.features is not None:
+            # A matcher that cannot match these features says so before any work.
+            line.plugin("matcher", resolve_block("features", config.features))
         features, globals_ = line.describe(scene.db)
         if until == "features":
             return replace(made, features=line.describe(scene.images)[0])

@@ -11,7 +11,7 @@ import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -263,6 +263,11 @@ def _run(model: Any, data: dict[str, Any]) -> dict[str, Array]:
 
     with torch.inference_mode():
         found = model(data)
+    if not isinstance(found, Mapping):
+        raise ContractError(
+            f"{type(model).__name__} returned {type(found).__name__}, not a dict of arrays",
+            "a model of hloc's protocol returns one from _forward",
+        )
     items = {
         key: value[0]
         for key, value in found.items()

@@ -94,9 +94,11 @@ class D2Net:
     version: ClassVar[int] = 1
     licence: ClassVar[str] = _LICENCE
     paper: ClassVar[str] = _PAPER
-    weights: ClassVar[tuple[WeightFile, ...]] = tuple(
-        WeightFile(f"{_URL}d2_{name}.pth", None, _LICENCE, _PAPER, output_checked=name == "ots")
-        for name in ("tf", "tf_no_phototourism", "ots")
+    weights: ClassVar[tuple[WeightFile, ...]] = (
+        WeightFile(f"{_URL}d2_tf.pth", None, _LICENCE, _PAPER, output_checked=False),
+        WeightFile(f"{_URL}d2_tf_no_phototourism.pth", None, _LICENCE, _PAPER, output_checked=False),
+        # VGG-16 of ImageNet as its authors in Oxford released it.
+        WeightFile(f"{_URL}d2_ots.pth", None, "CC BY 4.0 (VGG)", _PAPER, commercial_ok=True),
     )
     pixel_origin: ClassVar[PixelOrigin] = "center"
     color: ClassVar[Literal["rgb", "gray"]] = "rgb"

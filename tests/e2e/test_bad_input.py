@@ -243,3 +243,13 @@ def test_an_output_that_is_a_file(cli: Cli, good: Path, tmp_path: Path) -> None:
     assert "choose another folder with -o" in cli.err
     assert cli.err.count("DataError") == 1
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_matcher_that_cannot_match_the_features_says_so_before_any_work(
+    cli: Cli, good: Path, tmp_path: Path
+) -> None:
+    photos, folder = good / "scene" / "images", tmp_path / "run"
+    options = ("--set", f"scene.images={photos}", "--set", "matcher=lightglue")
+    assert cli("match", "folder_sift", "-o", folder, *options) == 4
+    assert "lightglue has no weights for the features of sift" in cli.err
+    assert not (folder / "features").exists()

@@ -64,6 +64,12 @@ def test_a_local_model_as_global_is_an_error(hloc) -> None:
         HlocGlobal(HlocImageConfig(model="hloc.extractors.blobs"))(torch.rand(1, 3, 64, 80))
 
 
+def test_a_model_that_returns_nothing(hloc, monkeypatch) -> None:
+    monkeypatch.setattr(hloc["hloc.extractors.blobs"].Blobs, "_forward", lambda _, data: None)
+    with pytest.raises(ContractError, match="Blobs returned NoneType, not a dict"):
+        HlocExtractor(HlocExtractorConfig(model="hloc.extractors.blobs"))(torch.rand(1, 3, 64, 80))
+
+
 def test_modules_that_cannot_be_used(hloc) -> None:
     module = hloc["hloc.extractors.blobs"]
     with pytest.raises(PluginError, match=r"cannot import hloc\.extractors\.none"):
