@@ -21,7 +21,7 @@ from loc.metrics.retrieval import REVISITED, RetrievalScores, judge, score_ranki
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.standing import weights_verified
 from loc.retrieval.fusion import fuse_ranks
-from loc.retrieval.ranking import Ranking
+from loc.retrieval.ranking import ranking_of
 from loc.runtime.images import read_photo
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features
@@ -136,12 +136,21 @@ def retrieval_table(
             continue
         rows, asked = described
         for name, config in options.items():
-            ranking = Ranking(
-                rows, regions=plugin.regions, expansion=config.expansion, diffusion=config.diffusion
-            )
+            try:
+                ranking = ranking_of(
+                    rows,
+                    regions=plugin.regions,
+                    own=plugin.own_ranking,
+                    expansion=config.expansion,
+                    diffusion=config.diffusion,
+                )
+            except ConfigError as error:
+                yield Row(data.name, label, name, note=error.message)
+                continue
             order, _ = ranking(asked, len(rows))
             found[name].append(order)
-            yield Row(data.name, label, name, rows.shape[1], _scores(data, order))
+            width = None if rows.ndim == 1 else rows.shape[1]
+            yield Row(data.name, label, name, width, _scores(data, order))
     for name, orders in found.items():
         if fuse and len(orders) > 1:
             order, _ = fuse_ranks(orders, len(data.database))
@@ -163,7 +172,7 @@ def _described(
     workdir: Path,
     runtime: Runtime,
 ) -> tuple[Array, Array]:
-    """Descriptors of database and queries, zero rows for photos that cannot be read."""
+    """Descriptors of database and queries, zero (or no bytes) for photos that cannot be read."""
     database, queries = images
     everything = [*database, *queries]
     if plugin.cls.source == "features":
@@ -185,11 +194,14 @@ def _described(
     names = sorted(globals_.keys)
     rows = globals_.matrix(names)
     by_name = dict(zip(names, rows, strict=True))
-    nothing = np.zeros(rows.shape[1], np.float32)
-    first, second = (
-        np.stack([by_name.get(image.name, nothing) for image in role]) for role in (database, queries)
-    )
-    return first, second
+    nothing = np.zeros(rows.shape[1], np.float32) if rows.ndim == 2 else np.zeros(0, np.uint8)
+    out = []
+    for role in images:
+        role_rows = np.empty((len(role), *rows.shape[1:]), rows.dtype)
+        for row, image in enumerate(role):
+            role_rows[row] = by_name.get(image.name, nothing)
+        out.append(role_rows)
+    return out[0], out[1]
 
 
 def _records(

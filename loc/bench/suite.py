@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "map": ("loc.bench.mapping", "map_"),
     "retrieve": ("loc.bench.retrieve", "retrieve"),
     "diffusion": ("loc.bench.diffusion", "diffusion"),
+    "asmk": ("loc.bench.asmk", "asmk"),
     "d2net": ("loc.bench.d2net", "d2net"),
 }
 

@@ -156,6 +156,11 @@ class _Global:
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         database, features = options.pop("database", None), options.pop("features", "sift")
         self._plugin = _ready("globals", name, options)
+        if self._plugin.own_ranking is not None:
+            raise ConfigError(
+                f"{name} ranks images by visual words, and hloc compares vectors",
+                "use a global extractor with vectors, e.g. loc_vlad",
+            )
         self._extractor = None
         if self._plugin.cls.source == "features":
             block = {"use": features} if isinstance(features, str) else dict(features)

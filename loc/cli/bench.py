@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
     bench_match.register(bench, _report)
     bench_d2net.register(bench, _report)
     _add(bench, "diffusion", "Diffusion: its graph, queries and memory, and its shortcuts.", ["diffusion"])
+    _add(bench, "asmk", "ASMK*: what a query of its inverted file costs.", ["asmk"])
     _add(bench, "all", "All of these (about 25 minutes on two cores).", [*_ABOUT, "match", "d2net"])
     bench_faults.register(bench)
     bench_methods.register(bench)

@@ -151,6 +151,9 @@ class _Writer:
             return
         store = GlobalStore(self.run / self.record["globals"]["folder"])
         listed = self.record["globals"]["items"]
+        if any(store.get(ItemKey(*item)).dtype == np.uint8 for item in sorted(listed.items())[:1]):
+            store.close()  # visual words: no vectors that hloc could compare
+            return
         with h5py.File(self.folder / GLOBALS, "w", locking=False) as file:
             for name, content in sorted(listed.items()):
                 if name not in self.sizes:  # a run that stopped before it had the queries' keypoints

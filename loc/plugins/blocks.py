@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ class ResolvedPlugin:
             "stage_options": self.stage_options,
             "weights": [identity(file) for file in self.weights],
         }
+        if hasattr(self.cls, "inputs"):  # files and programs that the options name
+            fields |= {"inputs": self.cls.inputs(self.config)}
         return fields if self.state is None else {**fields, "fit": self.state.name}
 
     @property
@@ -102,6 +105,11 @@ class ResolvedPlugin:
     def regions(self) -> int:
         """Vectors in each row of this global extractor; more than one for a regional descriptor."""
         return int(self.cls.regions(self.config)) if hasattr(self.cls, "regions") else 1
+
+    @property
+    def own_ranking(self) -> Callable[[Any], Any] | None:
+        """Makes a ranking of a database's rows, where they are no vectors to be compared by product."""
+        return partial(self.cls.ranking, self.config) if hasattr(self.cls, "ranking") else None
 
     @property
     def is_here(self) -> bool:

@@ -29,6 +29,7 @@ from loc.plugins.contract_card import (
     call,
     check_card,
     check_choices,
+    check_ranked,
     check_rows,
     check_states,
 )
@@ -151,9 +152,16 @@ def check_global_extractor(
         check_states(name, first, second)
         call(name, "load_state", plugin.load_state, first)
 
+    own = hasattr(cls, "ranking")
+
     def rows_of(images: list[Any]) -> Array:
         shown = images if cls.source == "features" else as_shown(cls, np.stack(images), device)
-        return check_rows(name, call(name, "__call__", plugin, shown), len(images))
+        found = call(name, "__call__", plugin, shown)
+        return (
+            check_ranked(name, cls, config, found, len(images))
+            if own
+            else check_rows(name, found, len(images))
+        )
 
     together = rows_of(inputs)
     if np.abs(together - together[0]).max() < 1e-6:

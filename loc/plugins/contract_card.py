@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,28 @@ def check_states(name: str, first: Arrays, second: Arrays) -> None:
         raise ContractError(f"{name}: fit must return a dict of NumPy arrays (it is saved as .npz)")
     if sorted(first) != sorted(second) or not all(np.array_equal(first[key], second[key]) for key in first):
         raise ContractError(f"{name}: fit is not repeatable: the same images give another state", SEEDS)
+
+
+def check_ranked(
+    name: str, cls: Any, config: PluginConfig | dict[str, Any] | None, rows: Any, count: int
+) -> Array:
+    """Check rows that a plug-in ranks itself; returns ``(count, 1)`` float64, equal for equal rows."""
+    good = isinstance(rows, list) and len(rows) == count
+    if not good or any(getattr(row, "dtype", None) != np.uint8 or row.ndim != 1 for row in rows):
+        raise ContractError(f"{name}: must return a list of {count} one-dimensional uint8 arrays")
+    options = config if isinstance(config, PluginConfig) else cls.Config.model_validate(config or {})
+    database = np.empty(count, object)
+    database[:] = rows
+    rank = call(name, "ranking", lambda given: cls.ranking(options, given), database)
+    order, scores = call(name, "ranking", lambda given: rank(given, count), database)
+    if order.shape != (count, count) or scores.shape != (count, count):
+        raise ContractError(f"{name}: its ranking gives {order.shape} of {count} images for {count} queries")
+    if (np.diff(scores, axis=1)[order[:, 1:] >= 0] > 0).any():
+        raise ContractError(f"{name}: its ranking is not sorted by score, best first")
+    missed = [row for row in range(count) if order[row, 0] not in (row, -1)]
+    if missed:
+        raise ContractError(f"{name}: {len(missed)} of {count} images are not the first that they find")
+    return np.array([[zlib.crc32(row.tobytes())] for row in rows], np.float64)
 
 
 def check_rows(name: str, rows: Any, count: int) -> Array:

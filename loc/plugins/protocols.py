@@ -86,6 +86,12 @@ class GlobalExtractor(Plugin, Protocol):
 
     A plug-in whose rows hold several vectors of an image one after another (its regions, zeros for
     none) defines ``regions(config)``, a class method that returns how many; diffusion then runs on them.
+
+    A plug-in whose images are no vectors (visual words and their codes) returns a list of ``(n,)`` uint8
+    arrays instead, and defines ``ranking(config, rows)``, a class method that returns what ranks the images
+    of these rows: called as :class:`loc.retrieval.ranking.Ranking`. One whose options name files or programs
+    defines ``inputs(config)``, what a fingerprint says of their content; one that describes regions of an
+    image that its features do not tell defines ``boxes(config)``, see :mod:`loc.retrieval.asmk.boxes`.
     """
 
     source: ClassVar[Literal["image", "features"]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
@@ -18,6 +19,38 @@ from loc.retrieval.topk import top_k
 Array = np.ndarray
 #: Neighbours in the graph and of a query (Iscen et al., CVPR 2017): for one vector per image, for regions.
 _NEIGHBOURS = {False: (50, 10), True: (200, 200)}
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """A database that ranks itself for queries: :class:`Ranking`, or a plug-in's own."""
+
+    def __call__(
+        self, queries: Array, k: int, *, exclude: Int[Array, "e 2"] | None = None
+    ) -> tuple[Int64[Array, "q m"], Float32[Array, "q m"]]: ...
+
+
+def ranking_of(
+    rows: Array,
+    *,
+    regions: int = 1,
+    own: Callable[[Array], Ranks] | None = None,
+    expansion: ExpansionConfig | None = None,
+    diffusion: DiffusionConfig | None = None,
+) -> Ranks:
+    """The ranking of a database: by the plug-in's ``own``, or else :class:`Ranking` with the other arguments.
+
+    Raises:
+        ConfigError: expansion or diffusion of what is no vector; else as :class:`Ranking`.
+    """
+    if own is None:
+        return Ranking(rows, regions=regions, expansion=expansion, diffusion=diffusion)
+    if expansion is not None or diffusion is not None:
+        raise ConfigError(
+            "expansion and diffusion need global descriptors that are vectors, and these are visual words",
+            "take them out of the pair generator, or fuse: {fusion: {of: [vlad]}}",
+        )
+    return own(rows)
 
 
 class Ranking:

@@ -16,6 +16,7 @@ from loc.config import PairsConfig, fused_blocks
 from loc.errors import DataError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.joint import Described, JointPlugin, joint
+from loc.retrieval.asmk.boxes import with_boxes
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
 from loc.runtime.images import content_hash
 from loc.runtime.pictures import Pictures
@@ -182,12 +183,17 @@ def _describe(
     state: Path | None,
     runtime: Runtime,
 ) -> Any:
+    records = {image.name: image for image in images}
     if plugin.cls.source == "features":
         instance = load_fitted(plugin, state)
+        find = plugin.cls.boxes(plugin.config) if hasattr(plugin.cls, "boxes") else None
         for key in todo:
-            yield key, np.asarray(instance([features.store.get(key)]), np.float32)[0]
+            local = features.store.get(key)
+            if find is not None:
+                local = with_boxes(local, find(key.name, records[key.name].path))
+            row = instance([local])[0]
+            yield key, row if plugin.own_ranking else np.asarray(row, np.float32)
         return
-    records = {image.name: image for image in images}
     keys = {key.name: key for key in todo}
     files = [PhotoFile(key.name, records[key.name].path) for key in todo]
     for file, result in extract_many(replace(plugin, state=state), files, runtime=runtime):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter
 from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs
 from loc.errors import DataError
 from loc.layouts.cameras import PhotoFile, described_sensor, exif_focal_px, initial_camera
-from loc.retrieval.ranking import Ranking
+from loc.retrieval.ranking import Ranks, ranking_of
 from loc.runtime.decoding import Color, as_uint8
 from loc.runtime.extraction import PhotoExtractor
 from loc.runtime.images import Photo, read_photo
@@ -83,6 +84,7 @@ class Retrieval:
         plugin: the global extractor; ``describe`` is its instance, or the runtime's for one that
             looks at pixels.
         regions: vectors in each row of ``matrix``.
+        own: what ranks its rows, where they are no vectors.
     """
 
     names: tuple[str, ...]
@@ -91,6 +93,7 @@ class Retrieval:
     describe: Any = None
     from_pixels: bool = False
     regions: int = 1
+    own: Callable[[Array], Ranks] | None = None
 
     @staticmethod
     def open(bundle: MapBundle, *, device: str) -> Retrieval:
@@ -114,7 +117,7 @@ class Retrieval:
             if from_pixels
             else load_fitted(plugin, bundle.fit_folder, device=device)
         )
-        return Retrieval(names, generators, matrix, describe, from_pixels, plugin.regions)
+        return Retrieval(names, generators, matrix, describe, from_pixels, plugin.regions, plugin.own_ranking)
 
     def references(self, photo: OnePhoto, features: LocalFeatures) -> list[str]:
         """Names of database images, most similar first."""
@@ -124,17 +127,18 @@ class Retrieval:
             pixels = photo.read(self.describe.plugin.cls.color)
             vector = self.describe.extract(pixels, name=photo.file.name)
         else:
-            vector = np.asarray(self.describe([features]), np.float32)[0]
+            vector = self.describe([features])[0]
+        asked = _as_rows(vector)
         found: dict[int, None] = {}
         for generator, rank in zip(self.generators, self._rankings, strict=True):
-            ranked, similarity = rank(vector[None], generator.k)
+            ranked, similarity = rank(asked, generator.k)
             least = getattr(generator, "min_similarity", None)
             wanted = (ranked[0] >= 0) & (similarity[0] >= (-np.inf if least is None else least))
             found |= dict.fromkeys(ranked[0, wanted].tolist())
         return [self.names[row] for row in found]
 
     @cached_property
-    def _rankings(self) -> tuple[Ranking, ...]:
+    def _rankings(self) -> tuple[Ranks, ...]:
         """One per generator; only retrieval has other orders than that of similarity."""
         options = [
             {name: getattr(each, name, None) for name in ("expansion", "diffusion")}
@@ -142,7 +146,16 @@ class Retrieval:
         ]
         if self.matrix is None:
             return ()
-        return tuple(Ranking(self.matrix, regions=self.regions, **each) for each in options)
+        return tuple(ranking_of(self.matrix, regions=self.regions, own=self.own, **each) for each in options)
+
+
+def _as_rows(vector: Array) -> Array:
+    """One row of global descriptors; uint8 ones are objects of a length of their own."""
+    if vector.dtype != np.uint8:
+        return np.asarray(vector, np.float32)[None]
+    rows = np.empty(1, object)
+    rows[0] = vector
+    return rows
 
 
 def _query_generators(bundle: MapBundle) -> tuple[Any, ...]:

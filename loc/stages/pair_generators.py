@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
 
 from loc.config import (
     CovisibilityPairs,
@@ -32,7 +31,7 @@ from loc.config import (
 from loc.errors import ConfigError, DataError
 from loc.layouts.lists import read_pairs
 from loc.retrieval.fusion import fuse_ranks, fuse_scores
-from loc.retrieval.ranking import Ranking
+from loc.retrieval.ranking import Ranks, ranking_of
 from loc.stages.covisibility import from_covisibility
 from loc.stages.nearby import nearest_gps, nearest_poses
 from loc.stages.sequences import neighbours, sequences
@@ -42,8 +41,8 @@ log = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 PairRole = Literal["map", "query"]
-#: Rows are the global descriptors of the names, ``(n, d)`` float32.
-Descriptors = Callable[[list[str]], Float32[Array, "n d"]]
+#: Rows are the global descriptors of the names, ``(n, d)`` float32, or ``(n,)`` what a plug-in ranks itself.
+Descriptors = Callable[[list[str]], Array]
 
 
 def exhaustive(names: Iterable[str]) -> list[Pair]:
@@ -68,8 +67,8 @@ def exhaustive_query(queries: Iterable[str], database: Iterable[str]) -> list[Pa
 def from_retrieval(
     queries: Sequence[str],
     database: Sequence[str],
-    query_descriptors: Float32[Array, "q d"],
-    database_descriptors: Float32[Array, "n d"],
+    query_descriptors: Array,
+    database_descriptors: Array,
     k: int,
     *,
     min_similarity: float | None = None,
@@ -77,6 +76,7 @@ def from_retrieval(
     expansion: ExpansionConfig | None = None,
     diffusion: DiffusionConfig | None = None,
     regions: int = 1,
+    own: Callable[[Array], Ranks] | None = None,
 ) -> list[Pair]:
     """``(query, database image)`` by similarity of global descriptors: by query, most similar first.
 
@@ -84,17 +84,20 @@ def from_retrieval(
     zero, because it has nothing to aggregate, is in no pair. ``k`` may be larger than the database.
 
     Args:
-        query_descriptors, database_descriptors: a row per name, unit norm or zero.
+        query_descriptors, database_descriptors: a row per name, unit norm or zero; of ``own`` what it takes.
         k: database images per query.
         min_similarity: least dot product of a pair.
         exclude: ``(query, database image)`` that must not be retrieved.
-        expansion, diffusion, regions: other orders than that of similarity (:mod:`loc.retrieval.ranking`).
+        expansion, diffusion, regions, own: other orders than that of similarity
+            (:mod:`loc.retrieval.ranking`).
     """
     rows = {name: row for row, name in enumerate(database)}
     asked = {name: row for row, name in enumerate(queries)}
     banned = {(row, rows[name]) for name, row in asked.items() if name in rows}
     banned |= {(asked[query], rows[name]) for query, name in exclude if query in asked and name in rows}
-    rank = Ranking(database_descriptors, regions=regions, expansion=expansion, diffusion=diffusion)
+    rank = ranking_of(
+        database_descriptors, regions=regions, own=own, expansion=expansion, diffusion=diffusion
+    )
     indices, similarities = rank(
         query_descriptors, k, exclude=np.array(sorted(banned), np.int64).reshape(-1, 2)
     )
@@ -138,10 +141,11 @@ def from_list(path: Path, scene: Scene, role: PairRole, *, both: bool = False) -
 
 @dataclass(frozen=True)
 class Described:
-    """Global descriptors: rows for names, and how many vectors each row holds."""
+    """Global descriptors: rows for names, how many vectors each row holds, and their own ranking if any."""
 
     rows: Descriptors
     regions: int = 1
+    own: Callable[[Array], Ranks] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ class Request:
         usable: names of images that have features.
         global_descriptors: rows for names; None where the run has no global features.
         regions: vectors in each of those rows.
+        own: what ranks those rows, where they are no vectors.
         others: further descriptors by the keys of their blocks (``fusion``).
     """
 
@@ -161,6 +166,7 @@ class Request:
     global_descriptors: Descriptors | None
     regions: int = 1
     others: Mapping[str, Described] = field(default_factory=dict)
+    own: Callable[[Array], Ranks] | None = None
 
     @property
     def database(self) -> list[str]:
@@ -175,7 +181,7 @@ class Request:
         by_name = {image.name: image for image in self.scene.images}
         return [by_name[name] for name in names]
 
-    def descriptors(self, names: list[str]) -> Float32[Array, "n d"]:
+    def descriptors(self, names: list[str]) -> Array:
         if self.global_descriptors is None:
             raise ConfigError(
                 "pairs by retrieval need global features, and this run has none",
@@ -219,6 +225,7 @@ def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
         expansion=config.expansion,
         diffusion=config.diffusion,
         regions=request.regions,
+        own=request.own,
     )
 
 
@@ -226,12 +233,18 @@ def _fused(config: RetrievalPairs, fusion: FusionConfig, request: Request) -> li
     """By the rankings of several global descriptors, each to the depth that the fusion looks at."""
     asking, database = request.asking, request.database
     itself = np.array([(row, row) for row in range(len(asking))] if request.role == "map" else [], np.int64)
-    retrievers = [Described(request.descriptors, request.regions)]
+    retrievers = [Described(request.descriptors, request.regions, request.own)]
     retrievers += [request.others[key] for key in fusion.blocks]
     found = []
     for each in retrievers:
         rows = each.rows(database)
-        rank = Ranking(rows, regions=each.regions, expansion=config.expansion, diffusion=config.diffusion)
+        rank = ranking_of(
+            rows,
+            regions=each.regions,
+            own=each.own,
+            expansion=config.expansion,
+            diffusion=config.diffusion,
+        )
         depth = max(config.k, fusion.depth)
         found.append(rank(each.rows(asking), depth, exclude=itself.reshape(-1, 2)))
     if fusion.by == "scores":
@@ -277,6 +290,7 @@ def _sequential(config: SequentialPairs, request: Request) -> list[Pair]:
         config.loop_closure_k,
         exclude=near + [(second, first) for first, second in near],
         regions=request.regions,
+        own=request.own,
     )
 
 

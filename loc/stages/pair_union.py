@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs, SequentialPairs
+from loc.retrieval.ranking import Ranks
 from loc.stages.pair_generators import (
     Described,
     Descriptors,
@@ -16,7 +17,7 @@ from loc.stages.pair_generators import (
     ordered_sequences,
     usable_names,
 )
-from loc.types import Scene
+from loc.types import Array, Scene
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def generate_pairs(
     global_descriptors: Descriptors | None,
     *,
     regions: int = 1,
+    own: Callable[[Array], Ranks] | None = None,
     others: Mapping[str, Described] | None = None,
 ) -> list[Pair]:
     """The union of the generators for ``role``, without repetition.
@@ -43,6 +45,7 @@ def generate_pairs(
         usable: names of images that have features; others are in no pair.
         global_descriptors: rows for names; None where the run has no global features.
         regions: vectors in each of those rows.
+        own: what ranks those rows, where they are no vectors.
         others: further descriptors, which generators fuse with these.
 
     Returns:
@@ -55,7 +58,7 @@ def generate_pairs(
         DataError: a list is wrong, or no database photo has the GPS position that was asked for.
     """
     found: dict[Pair, None] = {}
-    request = Request(role, scene, usable, global_descriptors, regions, others or {})
+    request = Request(role, scene, usable, global_descriptors, regions, others or {}, own)
     for config in _of_role(role, configs, scene):
         for pair in generate(config, request):
             if pair[0] in usable and pair[1] in usable:

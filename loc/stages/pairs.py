@@ -63,16 +63,28 @@ def make_pairs(
     folder = pairs_folder(role, fields, workdir)
 
     def build(partial: Path) -> None:
-        descriptors, regions = (None, 1) if globals_ is None else (globals_.matrix, globals_.plugin.regions)
+        main = None if globals_ is None else _described(globals_)
         others = {} if globals_ is None else globals_.others
-        described = {key: Described(each.matrix, each.plugin.regions) for key, each in others.items()}
-        pairs = generate_pairs(role, config, scene, usable, descriptors, regions=regions, others=described)
+        pairs = generate_pairs(
+            role,
+            config,
+            scene,
+            usable,
+            None if main is None else main.rows,
+            regions=1 if main is None else main.regions,
+            own=None if main is None else main.own,
+            others={key: _described(each) for key, each in others.items()},
+        )
         write_pairs(partial / FILE, pairs)
         for _ in runtime.track([pairs], f"pairs {role}", 1):
             pass
 
     make_product(folder, fields, build)
     return replace(read_pair_list(folder), empty_because=no_generator(role, config))
+
+
+def _described(globals_: Globals) -> Described:
+    return Described(globals_.matrix, globals_.plugin.regions, globals_.plugin.own_ranking)
 
 
 def pair_fields(

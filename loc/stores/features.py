@@ -96,19 +96,21 @@ class GlobalStore(PartStore[ItemKey, np.ndarray]):
     kind = "globals"
 
     def get(self, key: ItemKey) -> np.ndarray:
-        """``(d,)`` float32."""
+        """``(d,)`` float32, or the ``(n,)`` uint8 of a plug-in with a ranking of its own."""
         file, _ = self._location(key)
         with self._reading(file):
             vector: np.ndarray = file[key.name]["global_descriptor"][()]
             return vector
 
     def matrix(self, keys: Iterable[ItemKey]) -> np.ndarray:
-        """``(n, d)`` float32, one row per key, in their order."""
+        """``(n, d)`` float32, one row per key, in their order; of uint8 rows ``(n,)`` objects."""
         wanted = list(keys)
-        out = np.zeros((0, 0), np.float32)
+        out: np.ndarray = np.zeros((0, 0), np.float32)
         for row, key in enumerate(wanted):
             vector = self.get(key)
-            if not row:  # filled as it is read: 100,000 vectors of 4096 are 1.6 GB, once
+            if not row and vector.dtype == np.uint8:  # each of a length of its own
+                out = np.empty(len(wanted), object)
+            elif not row:  # filled as it is read: 100,000 vectors of 4096 are 1.6 GB, once
                 out = np.empty((len(wanted), len(vector)), np.float32)
             out[row] = vector
         return out
@@ -119,7 +121,8 @@ class GlobalStore(PartStore[ItemKey, np.ndarray]):
 
     def _write_part(self, file: h5py.File, items: list[tuple[ItemKey, np.ndarray]]) -> None:
         for key, vector in items:
-            create_dataset(file.create_group(key.name), "global_descriptor", vector.astype(np.float32))
+            values = vector if vector.dtype == np.uint8 else vector.astype(np.float32)
+            create_dataset(file.create_group(key.name), "global_descriptor", values)
         write_rows(file, [[*key] for key, _ in items])
 
     def _read_index(self, file: h5py.File) -> Iterable[tuple[ItemKey, None]]:

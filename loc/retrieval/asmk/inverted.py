@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt8
 
 from loc.errors import ContractError
 from loc.retrieval.asmk.aggregate import Signature
@@ -92,6 +92,10 @@ class InvertedFile:
         if kernel.normalize:
             scores /= np.sqrt(len(query) * self.counts[images])
         return Found(images.astype(np.int64), scores, len(entries))
+
+    def hamming(self, code: UInt8[Array, "1 b"]) -> Int64[Array, " m"]:
+        """Differing bits of one code with every code of the index, in the order of its lists."""
+        return differing_bits(as_words64(code), self._codes)
 
     @property
     def nbytes(self) -> int:

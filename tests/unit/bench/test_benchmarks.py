@@ -26,6 +26,7 @@ ROWS = {
     "map": 2,
     "retrieve": 2,
     "diffusion": 9,
+    "asmk": 4,
     "d2net": 6,
 }
 
