@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from made_globals import GLOBAL_MAKERS
 
 from loc.extractors.delf import Delf
 from loc.extractors.delg import Delg
@@ -138,4 +139,5 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "dog_hardnet": hardnet,
     "loftr": loftr,
     **FROM_SHARED,
+    **GLOBAL_MAKERS,
 }

@@ -32,6 +32,7 @@ from loc.plugins.blocks import SECTIONS, ResolvedPlugin, presets, resolve_block
 from loc.plugins.registry import list_plugins, load_plugin
 from loc.runtime.extraction import PhotoFile, extract_many
 from loc.runtime.images import list_photos
+from loc.runtime.pictures import Pictures
 from loc.runtime.runtime import Runtime
 from loc.types import Array, LocalFeatures
 
@@ -165,7 +166,7 @@ class _Global:
         if self._plugin.cls.source == "features":
             block = {"use": features} if isinstance(features, str) else dict(features)
             self._extractor = _Extractor(block.pop("use"), block)
-        if self._plugin.cls.needs_fit and database is None:
+        if self._plugin.needs_fit and database is None:
             raise ConfigError(
                 f"{name} learns from the database, and hloc does not say which images that is",
                 f'add its folder: {{"name": "loc_{name}", "database": "images/db"}}',
@@ -177,21 +178,23 @@ class _Global:
         image = data["image"]
         if self._built is None:
             self._built = self._plugin.build(device=str(image.device))
-            if self._plugin.cls.needs_fit:
+            if self._plugin.needs_fit:
                 self._built.load_state(self._built.fit(self._learned_from(str(image.device))))
         given: Any = _in_color(image, self._plugin.cls.color)
         if self._extractor is not None:
             given = [self._extractor.features(image)]
         return _tensors({"global_descriptor": np.asarray(self._built(given))[0]}, image.device)
 
-    def _learned_from(self, device: str) -> list[LocalFeatures]:
-        """Features of photos spread over the database, in order of their names."""
+    def _learned_from(self, device: str) -> list[LocalFeatures] | Pictures:
+        """Features, or pixels, of photos spread over the database, in order of their names."""
         root = self._database
         names = list_photos(root) if root is not None and root.is_dir() else []
-        if not names or root is None or self._extractor is None:
+        if not names or root is None:
             raise DataError(f"{root} holds no photos to learn from", "give the folder of the database images")
         step = -(-len(names) // _LEARN_FROM)
         files = [PhotoFile(name, root / name) for name in names[::step]]
+        if self._extractor is None:
+            return Pictures(self._plugin, files)
         # In this process: a script without a main guard cannot start others.
         results = extract_many(self._extractor.plugin, files, runtime=Runtime(device=device, workers=1))
         found = {file.name: result for file, result in results}

@@ -147,8 +147,8 @@ class Pooled:
         total = np.zeros(self.trunk.channels, np.float32)
         for part in parts:
             rows = whitened(part, self._state) if self.regional and self._state is not None else part
-            total = total[: rows.shape[1]] + unit_row(rows.sum(axis=0)) ** power
-        return unit_row((total / max(len(parts), 1)) ** (1 / power))
+            total = total[: rows.shape[1]] + _signed_power(unit_row(rows.sum(axis=0)), power)
+        return unit_row(_signed_power(total / max(len(parts), 1), 1 / power))
 
     def _finished(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
         row = self._combined(parts)
@@ -182,6 +182,10 @@ class VggTrunk(Trunk):
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._net(pixels)
+
+
+def _signed_power(row: Float32[Array, " d"], power: float) -> Float32[Array, " d"]:
+    return row if power == 1 else (np.sign(row) * np.abs(row) ** power).astype(np.float32)
 
 
 def unit_row(row: Float32[Array, " d"]) -> Float32[Array, " d"]:

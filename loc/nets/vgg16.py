@@ -6,7 +6,8 @@ The weights come in two files: D2-Net's off-the-shelf checkpoint ends at conv4_3
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from loc.weights.card import WeightFile
 from loc.weights.files import locate
@@ -15,6 +16,8 @@ from loc.weights.tensors import read_tensors
 if TYPE_CHECKING:
     import torch
 
+#: Weight and bias of each convolution of each block.
+Blocks: TypeAlias = "Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]]"
 _LICENCE = "CC BY 4.0"
 _PAPER = "K. Simonyan and A. Zisserman, Very Deep Convolutional Networks, ICLR 2015"
 _KEY = "dense_feature_extraction.model.{}"
@@ -44,13 +47,19 @@ LEAST_SIDE_PX = 16
 
 
 class Vgg16:
-    """Images to the maps of conv5_3 after its ReLU, stride 16.
+    """Images to the maps of conv5_3, stride 16.
+
+    Args:
+        blocks: weights and biases of each block; None: those of the two files.
+        relu: whether conv5_3 ends with its ReLU.
 
     Raises:
         WeightsError: one of the files is missing or not the expected one.
     """
 
-    def __init__(self, *, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, *, device: str, dtype: torch.dtype, blocks: Blocks | None = None, relu: bool = True
+    ) -> None:
         import torch
 
         self._blocks = [
@@ -58,8 +67,9 @@ class Vgg16:
                 (weight.to(device, dtype, memory_format=torch.channels_last), bias.to(device, dtype))
                 for weight, bias in block
             ]
-            for block in _parameters()
+            for block in (_parameters() if blocks is None else blocks)
         ]
+        self._relu = relu
         self._dtype = dtype
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -71,8 +81,10 @@ class Vgg16:
         with torch.inference_mode():
             for number, block in enumerate(self._blocks):
                 maps = max_pool2d(maps, 2) if number else maps
-                for weight, bias in block:
-                    maps = conv2d(maps, weight, bias, padding=1).relu_()
+                for layer, (weight, bias) in enumerate(block, start=1):
+                    maps = conv2d(maps, weight, bias, padding=1)
+                    if self._relu or number < len(self._blocks) - 1 or layer < len(block):
+                        maps = maps.relu_()
         return maps
 
 
