@@ -213,6 +213,11 @@ def resolve_block(section: str, block: Block | str | None, *, source: str = "") 
     cls = load_plugin(kind, name)
     stage_cls = stage_model(kind, cls)
     stage_fields = {} if stage_cls is None else stage_cls.model_fields
+    if taken := sorted(set(stage_fields) & set(cls.Config.model_fields)):
+        raise PluginError(
+            f"{kind} {name} has options that the runtime acts on itself: {', '.join(taken)}",
+            "rename them in its Config, or set stage_defaults where another default is wanted",
+        )
     own = {key: value for key, value in block.items() if key not in stage_fields}
     merged = create_model(  # so that "did you mean" also offers the runtime's options
         cls.Config.__name__,

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from loc.config import parse_override
-from loc.errors import ConfigError, LocError
+from loc.errors import ConfigError, LocError, PluginError
+from loc.extractors.sift import Sift
 from loc.plugins.blocks import configs_folder, load_config, resolve_block
+from loc.plugins.protocols import PluginConfig
 
 
 def message_of(data: object, **overrides: object) -> str:
@@ -106,3 +108,15 @@ def test_class_by_path_and_its_mistakes() -> None:
         resolve_block("features", "loc.extractors.sift:Nope")
     with pytest.raises(LocError, match="is not an extractor: it lacks"):
         resolve_block("features", "loc.matchers.nearest:Nearest")
+
+
+class Shadowing(Sift):
+    """An extractor whose own option has the name of one of the runtime's."""
+
+    class Config(PluginConfig):
+        resize_max: int = 100
+
+
+def test_an_option_that_a_plug_in_would_never_get_is_refused() -> None:
+    with pytest.raises(PluginError, match="options that the runtime acts on itself: resize_max"):
+        resolve_block("features", {"use": f"{__name__}:Shadowing"})
