@@ -8,16 +8,15 @@ github.com/naver/deep-image-retrieval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
 from pydantic import Field
 
 from loc.errors import WeightsError
-from loc.globals.pooling import Pooled, PoolingConfig, Trunk, unit_row
+from loc.globals.pooling import Pooled, PoolingConfig, Trunk
 from loc.nets.pooling import gem, mac, spoc, unit
 from loc.nets.torchvision import RESNET_CHANNELS, TorchvisionResNet, resnet_shapes
 from loc.plugins.precision import torch_dtype
@@ -62,7 +61,7 @@ class DirConfig(PoolingConfig):
 
     weights: str = Field("Resnet-101-AP-GeM", description="NAME of NAME.pt in a weights folder")
     whitening: str | None = Field("Landmarks_clean", description="PCA of the checkpoint; null: none")
-    whitening_power: float = Field(0.25, gt=0, le=1, description="of its variances; 0.25 as published")
+    published_power: float = Field(0.25, gt=0, le=1, description="of its variances; 0.25 as published")
 
 
 class DirTrunk(Trunk):
@@ -176,7 +175,8 @@ class Dir(Pooled):
         dtype = torch_dtype(self.config.precision, self.device)
         trunk = DirTrunk(locate(card(self.config.weights)), device=self.device, dtype=dtype)
         name = self.config.whitening
-        self._whitening = None if name is None else trunk.whitening(name, self.config.whitening_power)
+        if name is not None:
+            self.published = trunk.whitening(name, self.config.published_power)
         return trunk
 
     def vectors(self, maps: torch.Tensor) -> torch.Tensor:
@@ -185,10 +185,3 @@ class Dir(Pooled):
     def power(self) -> float:
         """As published: the signed third power."""
         return _SCALES_POWER
-
-    def _combined(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
-        row = super()._combined(parts)
-        if self._whitening is None or not row.any():
-            return row
-        mean, projection = self._whitening
-        return unit_row(np.asarray(projection @ (row - mean), np.float32))

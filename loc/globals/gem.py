@@ -5,21 +5,17 @@ F. Radenović, G. Tolias and O. Chum, Fine-tuning CNN Image Retrieval with No Hu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from jaxtyping import Float32
 from pydantic import Field
 
 from loc.errors import ConfigError
 from loc.globals.cirtorch import RELEASES, CirtorchTrunk, card
-from loc.globals.pooling import Pooled, PoolingConfig, Trunk, VggTrunk, unit_row
+from loc.globals.pooling import Pooled, PoolingConfig, Trunk, VggTrunk
 from loc.nets.pooling import gem, unit
 from loc.nets.vgg16 import VGG16_FILES
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
-from loc.types import Array
 from loc.weights.files import locate
 
 if TYPE_CHECKING:
@@ -70,7 +66,7 @@ class Gem(Pooled):
             dtype=torch_dtype(self.config.precision, self.device),
         )
         if self.config.whitening is not None:
-            trunk.whitening(self.config.whitening, scales=len(self.config.scales))
+            self.published = trunk.whitening(self.config.whitening, scales=len(self.config.scales))
         return trunk
 
     def vectors(self, maps: torch.Tensor) -> torch.Tensor:
@@ -81,10 +77,3 @@ class Gem(Pooled):
     def power(self) -> float:
         """That of the pooling, as published for a network without whitening of its own."""
         return self.trunk.power if isinstance(self.trunk, CirtorchTrunk) else self.config.p
-
-    def _combined(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
-        row = super()._combined(parts)
-        if self.config.whitening is None or not isinstance(self.trunk, CirtorchTrunk) or not row.any():
-            return row
-        mean, projection = self.trunk.whitening(self.config.whitening, scales=len(self.config.scales))
-        return unit_row(np.asarray(projection @ (row - mean), np.float32))

@@ -8,6 +8,7 @@ Transport Aggregation for Visual Place Recognition, CVPR 2024.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -173,14 +174,14 @@ def load_from_hub(
 def _offer(weights: Path, place: Path) -> None:
     """Put a file where torch.hub looks before it downloads."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_symlink() or place.exists():
-        if place.samefile(weights) if place.exists() else False:
-            return
-        place.unlink()
+    if place.exists() and place.samefile(weights):
+        return
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        place.symlink_to(weights.resolve())
+        temporary.symlink_to(weights.resolve())
     except OSError:  # a file system or a system without links
-        shutil.copyfile(weights, place)
+        shutil.copyfile(weights, temporary)
+    temporary.replace(place)
 
 
 def _released(repository: str, tag: str, file: str, licence: str, paper: str) -> WeightFile:

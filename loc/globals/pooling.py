@@ -63,6 +63,8 @@ class Pooled:
     def __init__(self, config: PoolingConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
         self.config = config
         self.device = device
+        #: Mean and projection of a whitening that comes with the weights.
+        self.published: tuple[Array, Array] | None = None
         self.trunk = self.open_trunk()
         self._state: Arrays | None = None
 
@@ -111,7 +113,8 @@ class Pooled:
             StoreError: the arrays are those of another configuration.
         """
         dim = self.config.pca_dim
-        self._state = None if dim is None else check_whitening(state, (dim, self.trunk.channels))
+        values = self.trunk.channels if self.published is None else len(self.published[1])
+        self._state = None if dim is None else check_whitening(state, (dim, values))
 
     def __call__(self, images: torch.Tensor) -> Float32[Array, "b d"]:
         """Rows of ``(b, 3, h, w)`` float RGB in [0, 1]."""
@@ -148,7 +151,11 @@ class Pooled:
         for part in parts:
             rows = whitened(part, self._state) if self.regional and self._state is not None else part
             total = total[: rows.shape[1]] + _signed_power(unit_row(rows.sum(axis=0)), power)
-        return unit_row(_signed_power(total / max(len(parts), 1), 1 / power))
+        row = unit_row(_signed_power(total / max(len(parts), 1), 1 / power))
+        if self.published is None or not row.any():
+            return row
+        mean, projection = self.published
+        return unit_row(np.asarray(projection @ (row - mean), np.float32))
 
     def _finished(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
         row = self._combined(parts)
