@@ -7,11 +7,11 @@ G. Tolias and O. Chum, Fine-tuning CNN Image Retrieval with No Human Annotation,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from loc.errors import ContractError, DataError
 from loc.nets.pooling import crow, mac, spoc, unit
@@ -30,7 +30,7 @@ _TOLIAS = "G. Tolias et al., Particular Object Retrieval with Integral Max-Pooli
 class PoolingConfig(PluginConfig):
     """Options of every pooling."""
 
-    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
+    scales: tuple[float, ...] = Field(
         (1.0,), min_length=1, description="of the image; the published set is 1, 0.7071, 0.5"
     )
     pca_dim: int | None = Field(
@@ -38,6 +38,13 @@ class PoolingConfig(PluginConfig):
     )
     whiten_power: float = Field(0.5, gt=0, le=0.5, description="of the variances; 0.5 whitens fully")
     precision: Precision = Field("auto", description="of the network; auto: the fastest that is native")
+
+    @field_validator("scales")
+    @classmethod
+    def _sensible(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < scale <= 4 for scale in scales):
+            raise ValueError("scales are more than 0 and at most 4")
+        return scales
 
 
 class Pooled:

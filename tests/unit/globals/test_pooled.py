@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from loc.errors import ContractError, DataError, StoreError
+from loc.errors import ConfigError, ContractError, DataError, StoreError
 from loc.globals.gem import Gem
 from loc.globals.pooling import Crow, Mac, Spoc, Trunk
 from loc.globals.rmac import Rmac
 from loc.nets.pooling import gem, regional
 from loc.nets.pooling import mac as mac_of
+from loc.plugins.blocks import resolve_block
 from loc.plugins.contract import check_global_extractor
 from loc.retrieval.regions import regions_of_rows
 
@@ -82,6 +83,12 @@ def test_other_whitening_learns_from_images() -> None:
     assert rows == pytest.approx(turned / np.linalg.norm(turned, axis=1, keepdims=True), abs=1e-3)
     with pytest.raises(StoreError, match="does not fit"):
         small(Gem)(Gem.Config(pca_dim=2)).load_state(state)
+
+
+@pytest.mark.parametrize("scales", [[], [0.0], [1.0, 5.0]])
+def test_senseless_scales_are_refused(scales) -> None:
+    with pytest.raises(ConfigError, match=r"globals\.scales"):
+        resolve_block("globals", {"use": "mac", "scales": scales})
 
 
 def test_without_whitening_nothing_is_learned() -> None:
