@@ -43,7 +43,7 @@ TRAINED = {"lightglue": ("disk", "aliked")}
 def weights(shared, public_weights, tmp_path, monkeypatch):
     folders = (shared / "weights", public_weights, tmp_path)
     monkeypatch.setenv("LOC_WEIGHTS_DIR", os.pathsep.join(map(str, folders)))
-    monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("LOC_OFFLINE", "1")
     with installed(monkeypatch):
         yield
