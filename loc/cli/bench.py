@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
     bench_d2net.register(bench, _report)
     _add(bench, "diffusion", "Diffusion: its graph, queries and memory, and its shortcuts.", ["diffusion"])
     _add(bench, "asmk", "ASMK*: what a query of its inverted file costs.", ["asmk"])
-    _add(bench, "all", "All of these (about 25 minutes on two cores).", [*_ABOUT, "match", "d2net"])
+    _add(bench, "all", "All of these (about 25 minutes on two cores).", [])
     bench_faults.register(bench)
     bench_methods.register(bench)
     bench_roxford.register(bench)
@@ -61,9 +61,9 @@ def _add(bench: typer.Typer, name: str, about: str, benchmarks: list[str]) -> No
     @bench.command(name, help=about)
     def command(repeats: Repeats = 5, quick: Quick = False, json: Json = False) -> None:
         from loc.bench.ratio import Size
-        from loc.bench.suite import measure
+        from loc.bench.suite import BENCHMARKS, measure
 
-        _report(measure(benchmarks, Size(repeats, quick)), json)
+        _report(measure(benchmarks or list(BENCHMARKS), Size(repeats, quick)), json)
 
 
 def _report(measured: Iterator[Ratio], json: bool) -> None:

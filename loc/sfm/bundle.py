@@ -16,7 +16,7 @@ from loc.errors import StoreError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.sfm.index import PointIndex
 from loc.stores.features import FeatureStore, GlobalStore
-from loc.stores.files import read_json, read_sealed, write_sealed
+from loc.stores.files import read_json, read_sealed, remove_orphans, write_sealed
 from loc.stores.parts import ItemKey
 from loc.stores.products import check_product, is_done, read_manifest
 from loc.types import Camera, Pose
@@ -198,6 +198,7 @@ class MapBundle:
                 "masks": {name: relative(path) for name, path in sorted(self.masks.items())},
             }
         path = self.folder / FILE
+        remove_orphans(self.folder, prefix=f".{FILE}.")  # of a run that was killed here
         if not path.is_file() or read_sealed(path, cure=_cure(self.folder)) != data:
             write_sealed(path, data)
 

@@ -6,9 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def sync(path: Path) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{host()}-{os.getpid()}.tmp")
     with writing(path.parent):
         try:
             write(temporary)
@@ -81,6 +83,24 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def host() -> str:
+    """The name of this machine, fit for a file name: process numbers mean something on one machine only."""
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:24] or "host"
+
+
+def remove_orphans(folder: Path, *, prefix: str) -> None:
+    """Delete temporary files, ``<prefix><host>-<process>….tmp``, of processes here that have died."""
+    start = f"{prefix}{host()}-"
+    for path in sorted(folder.glob("*.tmp")):
+        number = re.match(r"\d+", path.name.removeprefix(start)) if path.name.startswith(start) else None
+        if number is not None and int(number[0]) != os.getpid():
+            with suppress(PermissionError):  # alive, somebody else's
+                try:
+                    os.kill(int(number[0]), 0)
+                except ProcessLookupError:
+                    path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

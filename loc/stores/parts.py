@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -25,7 +24,17 @@ import h5py
 import numpy as np
 
 from loc.errors import ContractError, StoreError
-from loc.stores.files import RUN_AGAIN, make_folder, read_sealed, require_space, sync, write_sealed, writing
+from loc.stores.files import (
+    RUN_AGAIN,
+    host,
+    make_folder,
+    read_sealed,
+    remove_orphans,
+    require_space,
+    sync,
+    write_sealed,
+    writing,
+)
 
 FORMAT = 1
 MAX_ITEMS = 64
@@ -131,7 +140,7 @@ class PartStore(ABC, Generic[K, T]):
             write_sealed(
                 self.folder / "store.json", {"kind": self.kind, "format": FORMAT, "fields": self.fields}
             )
-        _remove_orphans(self.folder / "parts")
+        remove_orphans(self.folder / "parts", prefix=".")
         writer = PartWriter(self)
         try:
             yield writer
@@ -221,7 +230,7 @@ class PartWriter(Generic[K, T]):
         self._bytes = 0
         self._since = time.monotonic()
         self._number = 0
-        self._name = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._name = f"{host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def put(self, key: K, item: T) -> None:
         """Add an item; it is on disk after the next flush."""
@@ -308,19 +317,3 @@ def _flat(key: Any) -> Iterator[str]:
             yield part
         else:
             yield from _flat(part)
-
-
-def _host() -> str:
-    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:24] or "host"
-
-
-def _remove_orphans(parts: Path) -> None:
-    """Delete temporary files of writers of this host that are no longer alive."""
-    for path in sorted(parts.glob(f".{_host()}-*.tmp")):
-        pid = path.name.removeprefix(f".{_host()}-").split("-")[0]
-        if pid.isdigit() and int(pid) != os.getpid():
-            with suppress(PermissionError):  # alive, somebody else's
-                try:
-                    os.kill(int(pid), 0)
-                except ProcessLookupError:
-                    path.unlink(missing_ok=True)

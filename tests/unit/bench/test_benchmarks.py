@@ -27,7 +27,7 @@ ROWS = {
     "retrieve": 2,
     "diffusion": 9,
     "asmk": 4,
-    "d2net": 6,
+    "d2net": 5,
 }
 
 
