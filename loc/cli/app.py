@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loc.cli import bench, demo, doctor, exchange, show, submit, weights
+from loc.cli import bench, demo, doctor, exchange, index, match_pair, retrieve, show, submit, weights
 from loc.cli.console import (
     Batch,
     Device,
@@ -242,5 +242,5 @@ def digest(
         print_rows(["artefact", "digest"], [[name, value] for name, value in found.items()])
 
 
-for module in (demo, show, submit, exchange, doctor, bench, weights):
+for module in (index, retrieve, match_pair, demo, show, submit, exchange, doctor, bench, weights):
     module.register(app)

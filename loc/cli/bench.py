@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loc.cli import bench_d2net, bench_faults, bench_gldv2, bench_match, bench_methods, bench_roxford
+from loc.cli import (
+    bench_d2net,
+    bench_delf,
+    bench_faults,
+    bench_gldv2,
+    bench_index,
+    bench_match,
+    bench_methods,
+    bench_rejection,
+    bench_roxford,
+)
 from loc.cli.console import Json, print_json, print_line
 
 if TYPE_CHECKING:
@@ -50,6 +60,9 @@ def register(app: typer.Typer) -> None:
     _add(bench, "diffusion", "Diffusion: its graph, queries and memory, and its shortcuts.", ["diffusion"])
     _add(bench, "asmk", "ASMK*: what a query of its inverted file costs.", ["asmk"])
     _add(bench, "all", "All of these (about 25 minutes on two cores).", [])
+    bench_delf.register(bench)
+    bench_index.register(bench)
+    bench_rejection.register(bench)
     bench_faults.register(bench)
     bench_methods.register(bench)
     bench_roxford.register(bench)

@@ -1,0 +1,9 @@
+"""``loc bench index``."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(bench: typer.Typer) -> None:
+    """Add ``loc bench index``."""
