@@ -19,7 +19,7 @@ from loc.config.pairs import (
     SequentialPairs,
     fused_blocks,
 )
-from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig
+from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig, RerankConfig
 from loc.config.reading import apply_overrides, parse_override, read_yaml
 from loc.config.sections import (
     Block,
@@ -47,6 +47,7 @@ __all__ = [
     "MapConfig",
     "PairsConfig",
     "PosePairs",
+    "RerankConfig",
     "RetrievalPairs",
     "RunConfig",
     "SceneConfig",

@@ -75,3 +75,47 @@ class FusionConfig(Section):
     def blocks(self) -> dict[str, dict[str, Any] | str]:
         """The further extractors by a key that is the same for the same block."""
         return {json.dumps(block, sort_keys=True): block for block in self.of}
+
+
+#: The three parameter sets of tensorflow/models research/delf (delf/python): detect_to_retrieve's
+#: image_reranking.py (published without a seed), delg's perform_retrieval.py, examples/match_images.py.
+RERANKINGS: dict[str, dict[str, Any]] = {
+    "d2r": {"max_distance": 0.9, "residual_px": 10.0},
+    "delg": {"max_distance": 1.0, "residual_px": 20.0},
+    "example": {"max_distance": 0.8, "residual_px": 20.0},
+}
+
+
+class RerankConfig(Section):
+    """Best images reordered by matches that agree with an affine map (:mod:`loc.retrieval.verification`).
+
+    A bare name is a preset: ``rerank: delg`` is ``rerank: {use: delg}``.
+    """
+
+    use: Literal["d2r", "delg", "example"] = Field(
+        "d2r", description="published values: d2r 0.9 and 10 px, delg 1.0 and 20 px, example 0.8 and 20 px"
+    )
+    candidates: int = Field(100, ge=1, description="images that are verified; the rest keep their order")
+    max_distance: float | None = Field(
+        0.9, gt=0, description="between unit descriptors of a match; null: none. By `use`"
+    )
+    ratio: float | None = Field(
+        None, gt=0, le=1, description="nearest below this times the second nearest; null: any"
+    )
+    residual_px: float = Field(
+        10.0, gt=0, description="of an inlier, px of the query shrunk to 1024 px or less. By `use`"
+    )
+    trials: int = Field(1000, ge=1, description="samples of three matches")
+    seed: int = Field(0, ge=0, description="of the samples")
+    max_keypoints: int | None = Field(
+        1000, ge=1, description="first keypoints of an image that are matched (DELF has 1000); null: all"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"use": data}
+        if isinstance(data, dict):
+            return RERANKINGS.get(str(data.get("use", "d2r")), {}) | data
+        return data
