@@ -1,13 +1,13 @@
-"""Geometric verification of retrieved images: local features matched, and counted if an affine map fits them.
+"""Geometric verification of retrieved images: matches of local features, counted if an affine map fits them.
 
-The algorithm of tensorflow/models research/delf (``image_reranking.py``, ``match_images.py``): every descriptor
-of the query takes its nearest one in the image if that is near enough; samples of three matches give affine maps
-from the image to the query; the score of the image is the number of matches that the best of them brings within
-a few pixels. Of the published values (:data:`loc.config.ranking.RERANKINGS`) one is left open: Detect-to-Retrieve
-has no seed, so its counts differ from run to run; here it has one.
+The algorithm of tensorflow/models research/delf (``image_reranking.py``, ``match_images.py``): every
+descriptor of the query takes its nearest one in the image if that is near enough; samples of three matches
+give affine maps from the image to the query; the score of the image is the number of matches that the best of
+them brings within a few pixels. Of the published values (:data:`loc.config.ranking.RERANKINGS`) one is left
+open: Detect-to-Retrieve has no seed, so its counts differ from run to run; here it has one.
 
-Descriptors may be of any length and type: they are brought to unit norm first. Residuals are px of the query's
-photo shrunk to a long side of 1024 px, where it is larger: what the published values were measured on.
+Descriptors may be of any length and type: they are brought to unit norm first. Residuals are px of the
+query's photo shrunk to a long side of 1024 px, where it is larger: what the values were published for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SAMPLE = 3
 _FLAT = 1e-6
 #: Descriptors compared at a time, and residuals computed at a time: blocks that stay in the cache.
 _ROWS = 1024
-_RESIDUALS = 1 << 16
+_RESIDUALS = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class Verified:
 
     Attributes:
         inliers: matches that one affine map fits; the score of the image.
-        pairs: ``(inliers, 2)`` int32, rows of keypoints in query and image, by query. Several keypoints of the
-            query may have the same one in the image.
+        pairs: ``(inliers, 2)`` int32, rows of keypoints in query and image, by query. Several keypoints of
+            the query may have the same one in the image.
         affine: ``(2, 3)`` float64, least squares over the inliers: px of the image to px of the query (stored
             photos, corner origin); None without inliers.
         putative: matches before geometry.
@@ -75,8 +75,8 @@ def rerank(
     """Candidates by (inliers, score), best first; equal ones keep their order.
 
     Args:
-        candidates: images with their scores, best first. The first ``config.candidates`` are verified; the rest
-            (None) have no inliers.
+        candidates: images with their scores, best first. The first ``config.candidates`` are verified; the
+            rest (None) have no inliers.
         features_of: local features of a candidate; called once for each that is verified.
     """
     asking = _Side.of(query, config)
@@ -132,7 +132,7 @@ def _verified(query: _Side, image: _Side, config: RerankConfig) -> Verified:
 def _nearest(
     query: Float32[Array, "n d"], image: Float32[Array, "m d"], config: RerankConfig
 ) -> Int64[Array, "p 2"]:
-    """``(row of query, row of image)`` of the nearest descriptors that pass, the lower row where two are equal.
+    """``(row of query, row of image)`` of the nearest descriptors that pass; of equal ones the first.
 
     A ratio with a single descriptor in the image passes: there is no second.
     """
@@ -158,8 +158,8 @@ def fit_affine(
 ) -> tuple[Float64[Array, "2 3"] | None, Bool[Array, " m"]]:
     """The affine map that brings most points of ``source`` nearer than ``residual`` to those of ``target``.
 
-    All samples are tried at once; of maps with as many inliers the first wins. Samples whose points (nearly) lie
-    on a line, or are not three, give no map.
+    All samples are tried at once; of maps with as many inliers the first wins. Samples whose points (nearly)
+    lie on a line, or are not three, give no map.
 
     Returns:
         The least-squares map over the inliers and which they are; None and no inliers for fewer than four
@@ -170,43 +170,56 @@ def fit_affine(
         return None, none
     # Near the origin float32 has digits to spare: 1e-4 px in a photo of 10,000.
     middle = source.mean(axis=0), target.mean(axis=0)
-    homogeneous = np.column_stack([source - middle[0], np.ones(len(source))])
+    points = np.column_stack([source - middle[0], np.ones(len(source))])
     moved = target - middle[1]
-    samples = _samples(len(source), trials, seed)
-    corners, images = homogeneous[samples], moved[samples]
-    sides = corners[:, 1:, :2] - corners[:, :1, :2]
-    area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
-    spans = area > _FLAT * np.linalg.norm(sides, axis=2).prod(axis=1)
-    if not spans.any():
+    maps = _maps(points[:, :2], moved, _samples(len(source), trials, seed))
+    if not len(maps):
         return None, none
-    maps = np.linalg.solve(corners[spans], images[spans])  # (t, 3, 2)
-    best = maps[_most_inliers(maps, homogeneous, moved, residual)]
-    inliers = np.square(homogeneous @ best - moved).sum(axis=1) < residual**2
-    refined, _, rank, _ = np.linalg.lstsq(homogeneous[inliers], moved[inliers], rcond=None)
-    linear = (refined if rank == _SAMPLE else best).T
-    shift = linear[:, 2] + middle[1] - linear[:, :2] @ middle[0]
-    return np.column_stack([linear[:, :2], shift]), inliers
+    best = maps[_most_inliers(maps, points, moved, residual)]
+    inliers = np.square(points @ best.T - moved).sum(axis=1) < residual**2
+    refined, _, rank, _ = np.linalg.lstsq(points[inliers], moved[inliers], rcond=None)
+    fitted = refined.T if rank == _SAMPLE else best
+    shift = fitted[:, 2] + middle[1] - fitted[:, :2] @ middle[0]
+    return np.column_stack([fitted[:, :2], shift]), inliers
+
+
+def _maps(
+    source: Float64[Array, "m 2"], target: Float64[Array, "m 2"], samples: Int64[Array, "t 3"]
+) -> Float64[Array, "s 2 3"]:
+    """The affine map of every sample whose points span a triangle in ``source``."""
+    corners, images = source[samples], target[samples]
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    spans = np.abs(area) > _FLAT * np.hypot(*a.T) * np.hypot(*b.T)
+    corners, images, a, b, area = (each[spans] for each in (corners, images, a, b, area))
+    # The sides (a, b) go to (c, d): the linear part is (c, d) times the inverse of (a, b).
+    c, d = images[:, 1] - images[:, 0], images[:, 2] - images[:, 0]
+    over_x = (c * b[:, 1:] - d * a[:, 1:]) / area[:, None]
+    over_y = (d * a[:, :1] - c * b[:, :1]) / area[:, None]
+    shift = images[:, 0] - over_x * corners[:, 0, :1] - over_y * corners[:, 0, 1:]
+    return np.stack([over_x, over_y, shift], axis=2)
 
 
 def _most_inliers(
-    maps: Float64[Array, "t 3 2"],
-    homogeneous: Float64[Array, "m 3"],
+    maps: Float64[Array, "s 2 3"],
+    points: Float64[Array, "m 3"],
     target: Float64[Array, "m 2"],
     residual: float,
 ) -> int:
     """Which map has most inliers; the first of equals."""
-    points, wanted = homogeneous.T.astype(np.float32), target.T.astype(np.float32)
-    x, y = (np.ascontiguousarray(maps[:, :, axis], np.float32) for axis in range(2))
+    columns, wanted = points.T.astype(np.float32), target.T.astype(np.float32)
+    x, y = (np.ascontiguousarray(maps[:, axis], np.float32) for axis in range(2))
     counts = np.empty(len(maps), np.int64)
     step = max(1, _RESIDUALS // len(target))
     for start in range(0, len(maps), step):
         block = slice(start, start + step)
-        squared = x[block] @ points - wanted[0]
-        across = y[block] @ points - wanted[1]
+        squared, other = x[block] @ columns, y[block] @ columns
+        squared -= wanted[0]
+        other -= wanted[1]
         squared *= squared
-        across *= across
-        squared += across
-        counts[block] = (squared < np.float32(residual**2)).sum(axis=1)
+        other *= other
+        squared += other
+        counts[block] = np.count_nonzero(squared < np.float32(residual**2), axis=1)
     return int(counts.argmax())
 
 
