@@ -12,7 +12,7 @@ import pickle
 import pickletools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ _DAMAGE = (
 )
 #: Kinds of dtype whose bytes mean numbers or text; "O" would mean addresses.
 _PLAIN_KINDS = "?biufcSU"
+#: What a dict may have as keys and a set as members, and what may stand by itself.
+_SCALARS = (str, bytes, bytearray, bool, int, float, complex, type(None), np.generic)
+#: Of a file, and of all arrays made from it: one text may be asked for as an array many times.
 _MAX_BYTES = 2**30
 
 
@@ -51,7 +54,7 @@ def read_plain_pickle(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
     try:
-        _check_memo(data)
+        _check_sizes(data)
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load(), {})
     except _DAMAGE as error:
         raise DataError(
@@ -65,15 +68,19 @@ class _Array:
 
     array: np.ndarray
 
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
+
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes | list[Any]]) -> None:
         _, shape, dtype, fortran, data = state
         if isinstance(data, list):
             if not dtype.objects:
                 raise pickle.UnpicklingError("an array of numbers holds a list")
             flat = np.empty(len(data), object)
-            flat[:] = [_plain(item, {}) for item in data]
+            for index, item in enumerate(data):  # as a whole, NumPy would take equal lists for rows
+                flat[index] = _plain(item, {})
         else:
-            flat = np.frombuffer(_as_bytes(data), dtype.plain())
+            flat = np.frombuffer(self._budget.bytes_of(data), dtype.plain())
         self.array = flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
 
 
@@ -96,55 +103,75 @@ class _Dtype:
         return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+class _Budget:
+    """Makes arrays and bytes, and refuses to make more than a pickle of plain data has."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_BYTES
+
+    def bytes_of(self, data: Any) -> bytes:
+        if not isinstance(data, str | bytes | bytearray):  # a number would reserve memory
+            raise pickle.UnpicklingError("an array without bytes")
+        self._left -= len(data)
+        if self._left < 0:
+            raise pickle.UnpicklingError(f"its arrays take more than {_MAX_BYTES >> 20} MiB")
+        return data.encode("latin1") if isinstance(data, str) else bytes(data)
+
+    def array(self, *_: Any) -> _Array:
+        return _Array(self)
+
+    def array_of(self, data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+        """How protocol 5 writes a contiguous array."""
+        out = _Array(self)
+        out.__setstate__((1, shape, dtype, order == "F", data))  # type: ignore[arg-type]
+        return out
+
+    def scalar(self, dtype: _Dtype, data: bytes | str) -> Any:
+        return np.frombuffer(self.bytes_of(data), dtype.plain(), count=1)[0]
+
+    def encode(self, text: str, encoding: str) -> bytes:
+        """``_codecs.encode``: how Python 3 writes bytes into a pickle that Python 2 can read."""
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"bytes as text in {encoding!r}")
+        return self.bytes_of(text)
+
+    def no_bytes(self) -> bytes:
+        """``bytes()``: how old protocols write empty ones; with a number it would reserve memory."""
+        return b""
+
+    def known(self) -> dict[tuple[str, str], Callable[..., Any]]:
+        """What a pickle may name, and what stands for it here."""
+        known: dict[tuple[str, str], Callable[..., Any]] = {
+            ("_codecs", "encode"): self.encode,
+            ("numpy", "ndarray"): self.array,
+            ("numpy", "dtype"): _Dtype,
+        }
+        for package in ("numpy.core", "numpy._core"):
+            known[f"{package}.multiarray", "_reconstruct"] = self.array
+            known[f"{package}.multiarray", "scalar"] = self.scalar
+            known[f"{package}.numeric", "_frombuffer"] = self.array_of
+        for package in ("builtins", "__builtin__"):
+            known |= {(package, "set"): set, (package, "frozenset"): frozenset}
+            known[package, "bytes"] = self.no_bytes
+        return known
 
 
-def _from_buffer(data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-    """How protocol 5 writes a contiguous array."""
-    out = _Array()
-    out.__setstate__((1, shape, dtype, order == "F", bytes(data)))
-    return out
+class _Tuple(tuple[Any, ...]):
+    """A tuple of a pickle, which is no key: the hash of a nested one can take hours, or all of the stack."""
+
+    def __hash__(self) -> int:
+        raise pickle.UnpicklingError("a tuple as a key is not plain data")
 
 
-def _no_bytes() -> bytes:
-    """``bytes()``: how old protocols write empty ones; with a number it would reserve memory."""
-    return b""
+class _Unpickler(pickle._Unpickler):
+    """The standard library's unpickler in Python, of which two steps are replaced."""
 
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
-    return np.frombuffer(_as_bytes(data), dtype.plain(), count=1)[0]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """``_codecs.encode``: how Python 3 writes bytes into a pickle that Python 2 can read."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes as text in {encoding!r}")
-    return text.encode("latin1")
-
-
-def _as_bytes(data: bytes | str) -> bytes:
-    return data.encode("latin1") if isinstance(data, str) else data
-
-
-def _known_names() -> dict[tuple[str, str], Callable[..., Any]]:
-    """What a pickle may name, and what stands for it here."""
-    known: dict[tuple[str, str], Callable[..., Any]] = {
-        ("_codecs", "encode"): _encode,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-    }
-    for package in ("numpy.core", "numpy._core"):
-        known[f"{package}.multiarray", "_reconstruct"] = _reconstruct
-        known[f"{package}.multiarray", "scalar"] = _scalar
-        known[f"{package}.numeric", "_frombuffer"] = _from_buffer
-    for package in ("builtins", "__builtin__"):
-        known |= {(package, "set"): set, (package, "frozenset"): frozenset, (package, "bytes"): _no_bytes}
-    return known
-
-
-class _Unpickler(pickle.Unpickler):
-    _known = _known_names()
+    def __init__(self, file: io.BytesIO, *, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+        self._known = _Budget().known()
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -153,8 +180,33 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not plain data") from None
 
 
-def _check_memo(data: bytes) -> None:
-    """Refuse an index that makes the unpickler reserve memory out of proportion to the file."""
+def _step(code: bytes, replace: Callable[[_Unpickler, Callable[[_Unpickler], None]], None]) -> None:
+    original = _Unpickler.dispatch[code[0]]
+    _Unpickler.dispatch[code[0]] = lambda unpickler: replace(unpickler, original)
+
+
+def _make_tuple(unpickler: _Unpickler, original: Callable[[_Unpickler], None]) -> None:
+    original(unpickler)
+    unpickler.stack[-1] = _Tuple(unpickler.stack[-1])
+
+
+def _set_state(unpickler: _Unpickler, original: Callable[[_Unpickler], None]) -> None:
+    """State is for the stand-ins alone: a function or class of this module keeps its own."""
+    if not isinstance(unpickler.stack[-2], _Array | _Dtype):
+        raise pickle.UnpicklingError("state of what has none is not plain data")
+    original(unpickler)
+
+
+_step(pickle.BUILD, _set_state)
+for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+    _step(_code, _make_tuple)
+
+
+def _check_sizes(data: bytes) -> None:
+    """Refuse what makes an unpickler reserve memory out of proportion to the file.
+
+    That what is announced is there, the walk through the steps tells by itself.
+    """
     for opcode, argument, _ in pickletools.genops(data):
         if "PUT" in opcode.name and isinstance(argument, int) and argument > len(data):
             raise pickle.UnpicklingError("it numbers its objects beyond its own size")
@@ -169,10 +221,20 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         # Text is decoded here, where bytes that are none are an error of this file.
         out = value.array.astype(object) if value.array.dtype.kind in "SU" else value.array
     elif isinstance(value, dict):
-        out = {key: _plain(item, seen) for key, item in value.items()}
+        out = {_scalar(key): _plain(item, seen) for key, item in value.items()}
+    elif isinstance(value, set | frozenset):
+        out = type(value)(_scalar(member) for member in value)
     elif isinstance(value, list | tuple):
-        out = type(value)(_plain(item, seen) for item in value)
+        out = (list if isinstance(value, list) else tuple)(_plain(item, seen) for item in value)
     elif isinstance(value, _Dtype):
         raise pickle.UnpicklingError("a bare dtype is not plain data")
+    elif not isinstance(value, np.ndarray):  # those in arrays of objects are made already
+        out = _scalar(value)
     seen[id(value)] = out
     return out
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, _SCALARS):
+        raise pickle.UnpicklingError(f"{type(value).__name__} is not plain data here")
+    return value

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from loc.errors import DataError
+from loc.layouts.mat_file import read_mat
 from loc.layouts.plain_pickle import read_plain_pickle
 from loc.runtime.images import list_photos
 from loc.types import Array
@@ -75,7 +76,7 @@ def read_truth(path: Path) -> RetrievalTruth:
     if path.suffix == ".pkl":
         return _truth(read_plain_pickle(path), path, first=0)
     if path.suffix == ".mat":
-        return _truth(_read_mat(path), path, first=1)
+        return _truth(read_mat(path), path, first=1)
     raise DataError(f"{path} is no ground truth", f"its name ends in one of {', '.join(_SUFFIXES)}")
 
 
@@ -188,8 +189,10 @@ def _flat(values: Any) -> list[Any]:
 def _numbers(values: Any) -> Array | None:
     """Members as ``float64``; None where one is no finite number."""
     members = _flat(values)
-    if not all(isinstance(each, int | float | np.number) and abs(each) < 1e15 for each in members):
-        return None  # NaN is not below either
+    if not all(isinstance(each, int | float | np.integer | np.floating) for each in members):
+        return None
+    if not all(abs(each) < 1e15 for each in members):  # NaN is not below either
+        return None
     return np.array(members, np.float64)
 
 
@@ -216,20 +219,6 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
     except (ValueError, RecursionError) as error:
-        raise _broken(path, str(error)) from error
-
-
-def _read_mat(path: Path) -> Any:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return loadmat(path, simplify_cells=True)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
-    except NotImplementedError as error:
-        raise _broken(path, "it is of MATLAB 7.3; save it with -v7, or use the .pkl or .json file") from error
-    except (MatReadError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError) as error:
         raise _broken(path, str(error)) from error
 
 

@@ -102,6 +102,9 @@ class Attack:
         (np.ma.masked_array([1]), "numpy.ma"),
         (np.dtype("f4"), "a bare dtype"),
         (np.zeros(2, [("a", "i4")]), "not plain data"),
+        ({(1, 2): 3}, "a tuple as a key is not plain data"),
+        (np.zeros, "numpy"),
+        (set, "type is not plain data here"),
     ],
 )
 def test_pickles_that_run_something_are_refused(tmp_path, value, named, monkeypatch):
@@ -135,6 +138,14 @@ def test_array_of_addresses_is_refused(tmp_path):
         b"\x80\x02]r\xff\xff\xff\x7f.",  # numbers its one list 2147483647: 16 GiB for the memo
         b"\x80\x02X\xff\xff\xff\x7fabc.",  # a text of 2 GiB
         b"(lp0\n" * 20000 + b".",
+        b"\x80\x02}" + b")" + b"\x85" * 1000000 + b"K\x01s.",  # a key whose hash takes all of the stack
+        b"\x80\x02}" + b")" + b"2\x86" * 60 + b"K\x01s.",  # a key whose hash takes 2^60 steps
+        b"\x80\x04\x8f(" + b")" + b"2\x86" * 60 + b"\x90.",
+        b"\x80\x05\x96\x00\x00\x00\x00\x04\x00\x00\x00abc.",  # 16 GiB of bytes
+        b"\x80\x04cnumpy.core.numeric\n_frombuffer\n\x8a\x05\x00\x00\x00\x00\x10NNN(t\x86R.",
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n}X\x01\x00\x00\x00aK\x01sb.",  # state of a function
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n.",
+        b"\x80\x02]q\x00h\x00a.",  # a list in itself
     ],
 )
 def test_damaged_pickles(tmp_path, data):
@@ -142,6 +153,29 @@ def test_damaged_pickles(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"no pickle of plain data|no usable ground truth"):
         read_truth(path)
+
+
+def test_one_text_asked_for_as_many_arrays(tmp_path, monkeypatch):
+    """Each small request in the file would make a large array."""
+    monkeypatch.setattr("loc.layouts.plain_pickle._MAX_BYTES", 2**20)
+    head = b"\x80\x02cnumpy.core.multiarray\nscalar\nq\x00"
+    dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85Rq\x01"
+    text = b"X\x00\x80\x00\x00" + b"a" * 2**15 + b"q\x02"
+    path = tmp_path / "x.pkl"
+    path.write_bytes(head + dtype + text + b"h\x00h\x01h\x02\x86R" * 20 + b".")
+    assert read_plain_pickle(path) == ord("a")
+    path.write_bytes(head + dtype + text + b"h\x00h\x01h\x02\x86R" * 40 + b".")
+    with pytest.raises(DataError, match="arrays take more than 1 MiB"):
+        read_plain_pickle(path)
+
+
+def test_arrays_of_lists_of_one_length(tmp_path):
+    array = np.empty(2, object)
+    array[:] = [[1, 2], np.array([3, 4])], np.array([5, 6])
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(array, 2))
+    found = read_plain_pickle(tmp_path / "x.pkl")
+    assert found.shape == (2,)
+    assert [found[0][0], found[0][1].tolist(), found[1].tolist()] == [[1, 2], [3, 4], [5, 6]]
 
 
 def test_lists_that_double_forty_times_stay_small(tmp_path):
