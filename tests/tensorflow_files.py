@@ -101,12 +101,21 @@ class EditableNode:
         else:
             self.attributes[key] = bytes_field(1, ints_field(3, value))
 
+    def calls(self, key: str, function: str) -> None:
+        self.attributes[key] = bytes_field(10, bytes_field(1, function.encode()))
+
     def encoded(self) -> bytes:
         out = bytes_field(1, self.name.encode()) + bytes_field(2, self.op.encode())
         out += b"".join(bytes_field(3, each.encode()) for each in self.inputs)
         for key, value in sorted(self.attributes.items()):
             out += bytes_field(5, bytes_field(1, key.encode()) + bytes_field(2, value))
         return out
+
+    @classmethod
+    def new(cls, name: str, op: str, inputs: Iterable[str] = ()) -> EditableNode:
+        node = cls(memoryview(bytes_field(1, name.encode()) + bytes_field(2, op.encode())))
+        node.inputs = list(inputs)
+        return node
 
     def copied(self, renamed: Callable[[str], str]) -> EditableNode:
         copy = EditableNode(memoryview(self.encoded()))
@@ -120,6 +129,7 @@ class EditableGraph:
     def __init__(self, path: Path) -> None:
         self._raw = dict(_nodes(path))
         self._edited: dict[str, EditableNode] = {}
+        self.functions: dict[str, bytes] = {}
 
     @property
     def names(self) -> list[str]:
@@ -133,6 +143,17 @@ class EditableGraph:
     def add(self, node: EditableNode) -> None:
         self._edited[node.name] = node
 
+    def drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._raw.pop(name, None)
+            self._edited.pop(name, None)
+
+    def rewire(self, changed: Mapping[str, str]) -> None:
+        """Read another output: ``{"node" or "node:1": "other:2"}``."""
+        for name in self.names:
+            if any(each in changed for each in self[name].inputs):
+                self[name].inputs = [changed.get(each, each) for each in self[name].inputs]
+
     def both(self, name: str) -> list[EditableNode]:
         """A node and its copy in the loop over scales."""
         found = [self[each] for each in (name, f"while/{name}") if each in self._raw]
@@ -145,8 +166,89 @@ class EditableGraph:
             self._edited[name].encoded() if name in self._edited else self._raw[name] for name in self.names
         ]
         graph = b"".join(bytes_field(1, bytes(each)) for each in raw)
+        graph += bytes_field(2, b"".join(bytes_field(1, each) for each in self.functions.values()))
         path.write_bytes(int_field(1, 1) + bytes_field(2, bytes_field(2, graph)))
         return path
+
+
+def function(
+    name: str, nodes: Iterable[EditableNode], arguments: Iterable[str], returns: Iterable[str]
+) -> bytes:
+    """A FunctionDef; its outputs are called out0, out1, …"""
+    returns = list(returns)
+    signature = bytes_field(1, name.encode())
+    signature += b"".join(bytes_field(2, bytes_field(1, each.encode())) for each in arguments)
+    signature += b"".join(bytes_field(3, bytes_field(1, f"out{n}".encode())) for n in range(len(returns)))
+    body = bytes_field(1, signature) + b"".join(bytes_field(3, node.encoded()) for node in nodes)
+    for number, reference in enumerate(returns):
+        body += bytes_field(4, bytes_field(1, f"out{number}".encode()) + bytes_field(2, reference.encode()))
+    return body
+
+
+def into_function(graph: EditableGraph, names: Iterable[str], call: str) -> None:
+    """Move nodes into a function, and call it."""
+    moved, arguments, returns = {name: graph[name] for name in names}, {}, {}
+
+    def inside(reference: str) -> str:
+        name, _, port = reference.partition(":")
+        return f"{name}:output:{port or 0}"
+
+    for node in moved.values():
+        inputs = [each for each in node.inputs if not each.startswith("^")]
+        for each in inputs:
+            if each.partition(":")[0] not in moved:
+                arguments.setdefault(each, f"argument_{len(arguments)}")
+        node.inputs = [arguments.get(each) or inside(each) for each in inputs]
+    graph.drop(moved)
+    for name in graph.names:
+        for each in graph[name].inputs:
+            if each.partition(":")[0] in moved:
+                returns.setdefault(each, f"{call}:{len(returns)}")
+    graph.rewire(returns)
+    node = EditableNode.new(call, "PartitionedCall", arguments)
+    node.calls("f", f"__inference_{call}")
+    graph.add(node)
+    graph.functions[call] = function(
+        f"__inference_{call}", moved.values(), arguments.values(), map(inside, returns)
+    )
+
+
+def functional_loop(graph: EditableGraph, op: str = "StatelessWhile") -> None:
+    """TF1's loop of Enter, Merge, Switch, NextIteration and Exit as one operation with a body."""
+    inner = {name: graph[name] for name in graph.names if name.startswith("while/")}
+    control = {"Enter", "Merge", "Switch", "NextIteration", "Exit", "LoopCond"}
+    merges = [node for node in inner.values() if node.op == "Merge"]
+    given = [inner[node.inputs[0]].inputs[0] for node in merges]
+    switches = {node.inputs[0]: node.name for node in inner.values() if node.op == "Switch"}
+    values = {f"{switches[node.name]}:1": f"value_{number}" for number, node in enumerate(merges)}
+    constants = {
+        node.name: node.inputs[0]
+        for node in inner.values()
+        if node.op == "Enter" and "is_constant" in node.attributes
+    }
+    values |= {name: f"constant_{number}" for number, name in enumerate(constants)}
+    merged = {node.name for node in merges}
+    body = [node for node in inner.values() if node.op not in control and not merged & set(node.inputs)]
+
+    def inside(reference: str) -> str:
+        name, _, port = reference.partition(":")
+        return values.get(reference) or f"{name}:output:{port or 0}"
+
+    for node in body:
+        node.inputs = [inside(each) for each in node.inputs if not each.startswith("^")]
+    returns = [inside(inner[node.inputs[1]].inputs[0]) for node in merges]
+    exits = {switches[node.name]: number for number, node in enumerate(merges)}
+    changed = {node.name: f"while:{exits[node.inputs[0]]}" for node in inner.values() if node.op == "Exit"}
+    graph.drop(inner)
+    graph.rewire(changed)
+    loop = EditableNode.new("while", op, [*given, *constants.values()])
+    loop.calls("cond", "while_cond")
+    loop.calls("body", "while_body")
+    graph.add(loop)
+    graph.functions["body"] = function(
+        "while_body", body, values.values(), [*returns, *(values[name] for name in constants)]
+    )
+    graph.functions["cond"] = function("while_cond", [], values.values(), ["value_0"])
 
 
 @lru_cache(maxsize=4)

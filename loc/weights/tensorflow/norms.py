@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loc.weights.tensorflow.graph import Graph, Node
+from loc.weights.tensorflow.graph import Graph
+from loc.weights.tensorflow.node import Node
 
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 ADDITIONS = ("Add", "AddV2")

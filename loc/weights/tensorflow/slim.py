@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from loc.errors import WeightsError
-from loc.weights.tensorflow.graph import Graph, Node
+from loc.weights.tensorflow.graph import Graph
+from loc.weights.tensorflow.node import Node
 from loc.weights.tensorflow.norms import ADDITIONS, FUSED
 from loc.weights.tensorflow.trunk import Reading, TrunkReader, short
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from loc.weights.tensorflow.graph import Graph, Node
+from loc.weights.tensorflow.graph import Graph
+from loc.weights.tensorflow.node import Node
 from loc.weights.tensorflow.norms import ADDITIONS, norm_at
 
 _SCOPE = re.compile(
