@@ -71,7 +71,7 @@ def roxford(
     for each in rankings:
         rank_options(each)  # a typing mistake is told before photos are read
     registered = [info.name for info in list_plugins("global") if info.name != _BRIDGE]
-    chosen = _blocks(methods) if methods else registered
+    chosen = blocks_of(methods, "--methods") if methods else registered
     rows: list[Row] = []
     with ExitStack() as stack:
         if output is None:
@@ -97,22 +97,22 @@ def roxford(
         _print_tables(rows)
 
 
-def _blocks(text: str) -> list[Any]:
-    """Names with commas between them, or a YAML list that may hold blocks."""
+def blocks_of(text: str, option: str) -> list[Any]:
+    """Names with commas between them, or a YAML list that may hold blocks (or one block)."""
     import yaml
 
     from loc.errors import ConfigError
 
-    if not text.startswith("["):
+    if not text.startswith(("[", "{")):
         return text.split(",")
     try:
-        blocks = yaml.safe_load(text)
+        blocks = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
     except yaml.YAMLError:
         blocks = None
     if not isinstance(blocks, list) or not all(isinstance(block, str | dict) for block in blocks):
         raise ConfigError(
-            f"--methods {text!r} is no list of plug-ins",
-            "e.g. --methods '[vlad, {use: rmac, keep_regions: 21}]'",
+            f"{option} {text!r} is no list of plug-ins",
+            f"e.g. {option} '[name, {{use: name, option: 21}}]'",
         )
     return blocks
 
