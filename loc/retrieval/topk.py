@@ -48,10 +48,39 @@ def top_k(
     """
     _validate(queries, database, k, exclude)
     silent, hidden = _zero_rows(queries, "queries"), _zero_rows(database, "database")
+    banned = np.zeros((0, 2), np.int64) if exclude is None else _sorted_by_query(exclude)
+    return _largest(queries, database, k, silent, hidden, banned, block_bytes)
+
+
+def largest_products(
+    queries: Float32[Array, "q d"],
+    database: Float32[Array, "n d"],
+    k: int,
+    *,
+    hidden: Bool[Array, " n"],
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Int64[Array, "q m"], Float32[Array, "q m"]]:
+    """:func:`top_k` of descriptors that were checked when they were stored; they are read once.
+
+    Args:
+        hidden: rows of ``database`` that must not appear.
+    """
+    silent, banned = np.zeros(len(queries), bool), np.zeros((0, 2), np.int64)
+    return _largest(queries, database, k, silent, hidden, banned, block_bytes)
+
+
+def _largest(
+    queries: Float32[Array, "q d"],
+    database: Float32[Array, "n _"],
+    k: int,
+    silent: Bool[Array, " q"],
+    hidden: Bool[Array, " n"],
+    banned: Int64[Array, "e 2"],
+    block_bytes: int,
+) -> tuple[Int64[Array, "q m"], Float32[Array, "q m"]]:
     width = min(k, len(database))
     keys = np.full((len(queries), width), _NOTHING, dtype=np.int64)
     if keys.size:
-        banned = np.zeros((0, 2), np.int64) if exclude is None else _sorted_by_query(exclude)
         pairs = max(1, block_bytes // _BYTES_PER_PAIR)
         rows = max(1, min(_MAX_ROWS, pairs // (2 * width)))
         for top in range(0, len(queries), rows):

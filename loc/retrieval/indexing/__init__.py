@@ -1,0 +1,1 @@
+"""What an index of vectors on disk consists of (:mod:`loc.retrieval.index`)."""
