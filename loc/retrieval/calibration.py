@@ -166,6 +166,7 @@ def _fit(queries: _Queries, threshold: float) -> Rejection:
     start = np.zeros(rows.shape[1])
     options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
     found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
+    found[:-1][np.abs(found[:-1]) < 1e-9] = 0.0
     weights = found[:-1] / scale
     return Rejection(tuple(weights.tolist()), float(found[-1] - weights @ center), threshold)
 

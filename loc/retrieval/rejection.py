@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from loc.config.ranking import RerankConfig
 from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import ResolvedPlugin, StageOptions
+from loc.retrieval.verification import Verified
+from loc.types import LocalFeatures
 
 Array = np.ndarray
 #: What each value of the evidence may do to the score: +1 only raise it, -1 only lower it.
@@ -44,7 +47,7 @@ class Evidence:
             0 with one candidate.
         inliers: of the best image.
         second_inliers: most inliers of any other image: a second photo of the place, or chance.
-        query_keypoints: of the query: the more, the more inliers there are by chance.
+        query_keypoints: of the query that took part: the more, the more inliers there are by chance.
     """
 
     similarity: float
@@ -68,6 +71,14 @@ class Evidence:
         second = max((count for _, count in ranked[1:]), default=0)
         return Evidence(float(similarity), float(similarity) - middle, int(inliers), second, query_keypoints)
 
+    @staticmethod
+    def of_reranked(
+        query: LocalFeatures, ranked: Sequence[tuple[Any, float, Verified | None]], config: RerankConfig
+    ) -> Evidence:
+        """The evidence of what :func:`loc.retrieval.verification.rerank` returned for a query."""
+        found = [(score, 0 if verified is None else verified.inliers) for _, score, verified in ranked]
+        return Evidence.of(found, keypoints_used(len(query), config))
+
     def values(self) -> Float64[Array, " v"]:
         """What the model weighs: counts enter by their logarithm."""
         counts = np.log1p([self.inliers, self.second_inliers, self.query_keypoints])
@@ -83,8 +94,8 @@ class Rejection:
             query_keypoints); none has the wrong sign (:data:`SIGNS`).
         intercept: added to them; the logistic function of the sum is the score.
         threshold: scores above it are accepted.
-        globals_name, features_name, rerank: what made the evidence (:func:`method_name`; the preset of
-            verification); empty for the rule that fits any.
+        globals_name, features_name, rerank: what made the evidence (:func:`method_name`,
+            :func:`rerank_name`); empty for the rule that fits any.
         provenance: where it was calibrated and how well it does there, for reading.
     """
 
@@ -147,8 +158,8 @@ class Rejection:
         if other:
             raise ConfigError(
                 f"the calibration is of another method than the index: {', '.join(other)}",
-                f"loc bench rejection --root DIR --globals '{globals_name}' --features '{features_name}' "
-                f"--rerank {rerank} --save FILE",
+                f"use it with an index of {self.globals_name} and {self.features_name}; loc bench rejection "
+                "--save FILE makes one of its own",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -217,6 +228,24 @@ def method_name(plugin: ResolvedPlugin) -> str:
     options |= {name: value for name, value in plugin.stage_options.items() if value != usual.get(name)}
     told = [f"{name}={options[name]}" for name in sorted(options) if name not in _NOT_THE_METHOD]
     return f"{plugin.name} ({', '.join(told)})" if told else plugin.name
+
+
+def rerank_name(config: RerankConfig) -> str:
+    """Verification by its preset and the options that differ from it, as calibrations name it.
+
+    How many candidates are verified is no part of it.
+
+    >>> rerank_name(RerankConfig(use="delg", candidates=20)), rerank_name(RerankConfig(ratio=0.9))
+    ('delg', 'd2r (ratio=0.9)')
+    """
+    preset, own = (each.model_dump(exclude={"candidates"}) for each in (RerankConfig(use=config.use), config))
+    told = [f"{name}={value}" for name, value in sorted(own.items()) if value != preset[name]]
+    return f"{config.use} ({', '.join(told)})" if told else config.use
+
+
+def keypoints_used(count: int, config: RerankConfig) -> int:
+    """How many keypoints of an image with ``count`` take part in verification."""
+    return count if config.max_keypoints is None else min(count, config.max_keypoints)
 
 
 def generic() -> Rejection:
