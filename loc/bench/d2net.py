@@ -6,10 +6,8 @@ Without weights of the authors on this machine the network is a random one: its 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loc.bench.methods_pairs import fundamental_matrix
-from loc.bench.ratio import Ratio, Size, clocked, seconds, speed_of
+from loc.bench.ratio import Ratio, Size, speed_of
+from loc.bench.trunks import besides_trunk, made_image, peak_memory, say_peak, waiting
 from loc.errors import DataError
 from loc.extractors.d2net import D2Net, D2NetConfig, capped
 from loc.nets.vgg import CONVOLUTIONS, Parameters
 from loc.plugins.blocks import resolve_block
-from loc.plugins.contract_samples import textured_canvas
 from loc.plugins.precision import Precision, resolve_precision
 from loc.runtime.extraction import PhotoExtractor, PhotoFile
 from loc.runtime.images import list_photos, prepare, read_photo
@@ -39,7 +37,6 @@ _NATIVE_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 _PHOTOS = 6
 _PAIRS_PX, _COVERAGE_PX = 480, 800
 _CAPS = (250, 500, 1000)
-_PEAK = "import sys; from loc.bench.d2net import print_peak; print_peak(*sys.argv[1:])"
 
 
 def d2net(size: Size, photos: Sequence[Path] = (), *, device: str = "cpu") -> Iterator[Ratio]:
@@ -68,22 +65,12 @@ def _shares(size: Size, image: torch.Tensor, device: str) -> Iterator[Ratio]:
     height, width = image.shape[2:]
     for name, scales in _PYRAMIDS.items():
         net = _net("auto", device, scales=scales)
-        net._trunk = _waiting(net._trunk, device)
-        shown, found = image.to(device), 0
-
-        def whole(net: D2Net = net, shown: torch.Tensor = shown) -> None:
-            nonlocal found
-            found = len(net(shown)[0])
-
-        whole()
-        shares = []
-        for _ in range(size.repeats):
-            with clocked(net, "_trunk") as trunk:
-                total = seconds(whole)
-            shares.append((total - trunk.seconds) / trunk.seconds)
+        shown = image.to(device)
+        found = len(net(shown)[0])
+        shares = besides_trunk(partial(net, shown), [(net, "_trunk")], size.repeats, device)
         what = f"{name}, {width} x {height} px: all but the trunk / trunk"
         note = f"{resolve_precision('auto', device)}, {_weights() or 'random'} weights, {found} keypoints"
-        yield Ratio("d2net", what, tuple(shares), MOST_AFTER_TRUNK, ceiling=True, note=note)
+        yield Ratio("d2net", what, shares, MOST_AFTER_TRUNK, ceiling=True, note=note)
 
 
 def _number_formats(size: Size, image: torch.Tensor, device: str) -> Iterator[Ratio]:
@@ -93,7 +80,7 @@ def _number_formats(size: Size, image: torch.Tensor, device: str) -> Iterator[Ra
     shown = image.to(device)
 
     def trunk(precision: Precision) -> Callable[[], object]:
-        run = _waiting(_net(precision, device)._trunk, device)
+        run = waiting(_net(precision, device)._trunk, device)
         return lambda: run(shown)
 
     for precision in ("bf16", "fp16"):
@@ -116,24 +103,10 @@ def _layouts(size: Size, image: torch.Tensor, device: str) -> Ratio:
             out: torch.Tensor = planes(image.to(dtype))[0].permute(1, 2, 0).float().contiguous()
             return out
 
-    ours, theirs = _waiting(net, device), _waiting(plain, device)
+    ours, theirs = waiting(net, device), waiting(plain, device)
     speed = speed_of(lambda: ours(shown), lambda: theirs(shown), size.repeats)
     note = f"{resolve_precision('auto', device)}; both end with the channels of a cell together"
     return Ratio("d2net", "trunk: speed of channels last / of planes", speed, note=note)
-
-
-def _waiting(call: Callable[[Any], Any], device: str) -> Any:
-    """``call`` that returns when its result is there: a GPU works on while Python goes on."""
-    if not device.startswith("cuda"):
-        return call
-    import torch
-
-    def waited(image: torch.Tensor) -> Any:
-        out = call(image)
-        torch.cuda.synchronize(device)
-        return out
-
-    return waited
 
 
 def _native(device: str) -> list[str]:
@@ -150,32 +123,16 @@ def _native(device: str) -> list[str]:
 
 
 def _memory(wh: tuple[int, int], photos: Sequence[Path]) -> Ratio:
-    """Largest resident size of a fresh process that describes one photo, Python and torch included."""
-    photo = str(_listed(photos[0])[0]) if photos else ""
-    argv = [sys.executable, "-c", _PEAK, str(wh[0]), str(wh[1]), photo]
     what = f"multi-scale on {wh[0]} x {wh[1]} px, fp32: peak memory of the process / {MOST_MEMORY_GB:g} GB"
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode or not done.stdout.strip():
-        note = f"not measured: {(done.stderr.strip().splitlines() or ['the system does not tell'])[-1]}"
-        return Ratio("d2net", what, (), note=note)
-    peak, before = (int(number) * 1024 for number in done.stdout.split())
-    note = f"{peak / 1e9:.2f} GB, of which {before / 1e9:.2f} before the photo; half precision takes less"
-    return Ratio("d2net", what, (peak / (MOST_MEMORY_GB * 1e9),), 1.0, ceiling=True, note=note)
+    argv = [str(wh[0]), str(wh[1]), str(_listed(photos[0])[0]) if photos else ""]
+    return peak_memory("d2net", what, "loc.bench.d2net:print_peak", argv, MOST_MEMORY_GB)
 
 
 def print_peak(width: str, height: str, photo: str) -> None:
-    """The work of that process: KiB at its peak and before the photo, on one line."""
+    """The work of that process."""
     net = _net("fp32", "cpu", scales=_PYRAMIDS["multi-scale"])
-    image = _read(Path(photo), (int(width), int(height))) if photo else _image((int(width), int(height)))
-    before = _peak_kib()
-    net(image)
-    sys.stdout.write(f"{_peak_kib()} {before}\n")
-
-
-def _peak_kib() -> int:
-    """Of this process alone: what ``getrusage`` says includes that of the one that started it."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    image = _read(Path(photo), (int(width), int(height))) if photo else made_image((int(width), int(height)))
+    say_peak(lambda: net(image))
 
 
 # ---- photos
@@ -277,14 +234,8 @@ def _made() -> Parameters:
 
 
 def _image(wh: tuple[int, int], photos: Sequence[Path] = ()) -> torch.Tensor:
-    """``(1, 3, h, w)``: the first photo at that size, or a made picture, repeated."""
-    import torch
-
-    if photos:
-        return _read(_listed(photos[0])[0], wh)
-    canvas = textured_canvas(0)
-    times = -(-wh[1] // canvas.shape[1]), -(-wh[0] // canvas.shape[2])
-    return torch.from_numpy(np.tile(canvas, (1, *times))[None, :, : wh[1], : wh[0]].copy())
+    """``(1, 3, h, w)``: the first photo at that size, or a made picture."""
+    return _read(_listed(photos[0])[0], wh) if photos else made_image(wh)
 
 
 def _read(path: Path, wh: tuple[int, int]) -> torch.Tensor:

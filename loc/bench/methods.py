@@ -28,7 +28,7 @@ from loc.stores.fingerprint import fingerprint
 
 #: Raised when the same settings give other numbers.
 VERSION = 1
-METHODS = ("sift", "d2net_ss", "d2net_ms", "r2d2", "disk+lightglue", "aliked+lightglue")
+METHODS = ("sift", "d2net_ss", "d2net_ms", "r2d2", "delf_ots", "disk+lightglue", "aliked+lightglue")
 PAIRS = "wxbs"
 #: Quick ones first.
 ALL_SETS = (PAIRS, *SETS, TOWN)

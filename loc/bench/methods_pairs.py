@@ -24,8 +24,9 @@ from loc.plugins.blocks import ResolvedPlugin
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
 from loc.runtime.images import read_photo
 from loc.runtime.runtime import Runtime
+from loc.stages.learn import fitted_extractor
 from loc.stores.files import write_atomically
-from loc.types import LocalFeatures
+from loc.types import ImageRecord, LocalFeatures
 
 Array = np.ndarray
 #: How the pairs by day and night are marked in ``pairs.csv``.
@@ -93,7 +94,8 @@ def measure_pairs(
     """Match every pair, estimate its epipolar geometry, and measure the annotated points against it.
 
     Distances are in px of photos whose long side is at most ``long_side``, so that photos of all sizes are
-    judged alike. What was matched goes to ``matches.npz`` in ``folder``, for pictures.
+    judged alike. What was matched goes to ``matches.npz`` in ``folder``, for pictures. An
+    extractor that learns something (a PCA) learns it on these photos.
 
     Raises:
         ConfigError: the matcher finds its own points.
@@ -107,6 +109,8 @@ def measure_pairs(
         )
     pairs = read_pairs(data)
     files = [PhotoFile(name, data / name) for pair in pairs for name in pair.photos]
+    photos = [ImageRecord(file.name, file.path, "db", camera_id="") for file in files]
+    extractor = fitted_extractor(extractor, photos, workdir=folder, runtime=runtime)
     features = {}
     extracted = extract_many(extractor, files, runtime=runtime)
     for file, found in runtime.track(extracted, f"features {extractor.name}", len(files)):

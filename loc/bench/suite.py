@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "diffusion": ("loc.bench.diffusion", "diffusion"),
     "asmk": ("loc.bench.asmk", "asmk"),
     "d2net": ("loc.bench.d2net", "d2net"),
+    "delf": ("loc.bench.delf", "delf"),
 }
 
 

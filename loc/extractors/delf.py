@@ -89,17 +89,24 @@ class Delf:
     #: Standard deviation of a coordinate, px: a cell of 32 px at scale 1.
     noise_px: ClassVar[float] = 9.0
 
-    def __init__(self, config: DelfConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        config: DelfConfig,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",  # noqa: ARG002
+        model: Model | None = None,
+    ) -> None:
+        """``model``: a network instead of that of a file."""
         self.config = config
-        file = self.weights_for(config)[0]
-        model = open_model(file)
+        model = model or open_model(self.weights_for(config)[0])
         if model.facts.kind != "delf":
-            raise WeightsError(f"{file.name} holds {model.facts.kind}, not DELF", "use: delg")
+            raise WeightsError(f"{config.weights} holds {model.facts.kind}, not DELF", "use: delg")
         self._net = DelfNetwork(
             model.tensors, model.facts, device=device, dtype=torch_dtype(config.precision, device)
         )
         self._iou = model.facts.local.nms_iou if model.facts.local else 1.0
-        self._project = _projection(model, config.pca_dim, whiten=config.whiten, name=file.name)
+        self._project = _projection(model, config.pca_dim, whiten=config.whiten, name=config.weights)
 
     @classmethod
     def weights_for(cls, config: DelfConfig) -> tuple[WeightFile, ...]:

@@ -26,6 +26,7 @@ from loc.nets.vgg16 import (
     LEAST_SIDE_PX,
     STRIDE,
     VGG16_FILES,
+    Blocks,
     Vgg16,
     preprocessed,
 )
@@ -75,9 +76,17 @@ class DelfOts:
     #: Seven levels of a 1600 px photo take a minute on two cores.
     stage_defaults: ClassVar[dict[str, int]] = {"resize_max": 640}
 
-    def __init__(self, config: DelfOtsConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        config: DelfOtsConfig,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",  # noqa: ARG002
+        blocks: Blocks | None = None,
+    ) -> None:
+        """``blocks``: weights and biases of VGG-16 instead of the files'."""
         self.config = config
-        self._trunk = Vgg16(device=device, dtype=torch_dtype(config.precision, device))
+        self._trunk = Vgg16(device=device, dtype=torch_dtype(config.precision, device), blocks=blocks)
         self._project: Projection | None = None
 
     def fit(self, inputs: Iterable[LocalFeatures]) -> Arrays:

@@ -21,7 +21,7 @@ from loc.plugins.joint import Described
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
 from loc.types import Array, LocalFeatures
-from loc.weights.tensorflow.files import card, open_model
+from loc.weights.tensorflow.files import Model, card, open_model
 
 if TYPE_CHECKING:
     import torch
@@ -74,13 +74,20 @@ class Delg:
     noise_px: ClassVar[float] = 9.0
     stage_defaults: ClassVar[dict[str, int]] = {"resize_max": 1024}
 
-    def __init__(self, config: DelgConfig, *, device: str = "cpu", dtype: str = "float32") -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        config: DelgConfig,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",  # noqa: ARG002
+        model: Model | None = None,
+    ) -> None:
+        """``model``: a network instead of that of a file."""
         self.config = config
-        file = self.weights_for(config)[0]
-        model = open_model(file)
+        model = model or open_model(self.weights_for(config)[0])
         if model.facts.local is None or not model.facts.has_autoencoder:
             raise WeightsError(
-                f"{file.name} holds {model.facts.kind}, without DELG's local features", "use: delf"
+                f"{config.weights} holds {model.facts.kind}, without DELG's local features", "use: delf"
             )
         self.network = DelfNetwork(
             model.tensors, model.facts, device=device, dtype=torch_dtype(config.precision, device)

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from loc.errors import ContractError, DataError
 from loc.nets.pooling import crow, mac, spoc, unit
-from loc.nets.vgg16 import LEAST_SIDE_PX, VGG16_FILES, Vgg16, preprocessed
+from loc.nets.vgg16 import LEAST_SIDE_PX, VGG16_FILES, Blocks, Vgg16, preprocessed
 from loc.nets.whitening import Moments, check_whitening, whitened
 from loc.plugins.precision import Precision, torch_dtype
 from loc.plugins.protocols import Arrays, PluginConfig, WeightFile
@@ -133,7 +133,7 @@ class Pooled:
         rows = [self._finished(self._parts(image[None])) for image in images]
         return np.stack(rows) if rows else np.zeros((0, self.trunk.channels), np.float32)
 
-    def _parts(self, image: torch.Tensor) -> list[Float32[Array, "r c"]]:
+    def _parts(self, image: torch.Tensor) -> list[Float32[Array, "_ c"]]:
         """Unit vectors of each scale of ``(1, 3, h, w)``."""
         import torch
         from torch.nn.functional import interpolate
@@ -151,7 +151,7 @@ class Pooled:
                 parts.append(self.vectors(self.trunk(level)[0].float()).cpu().numpy())
         return parts
 
-    def _combined(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
+    def _combined(self, parts: Sequence[Float32[Array, "_ c"]]) -> Float32[Array, " d"]:
         """One unit vector; regions that whiten are whitened first."""
         power = self.power() if len(self.config.scales) > 1 else 1.0
         total = np.zeros(self.trunk.channels, np.float32)
@@ -164,7 +164,7 @@ class Pooled:
         mean, projection = self.published
         return unit_row(np.asarray(projection @ (row - mean), np.float32))
 
-    def _finished(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
+    def _finished(self, parts: Sequence[Float32[Array, "_ c"]]) -> Float32[Array, " d"]:
         row = self._combined(parts)
         return row if self.regional or self._state is None else whitened(row[None], self._state)[0]
 
@@ -188,8 +188,8 @@ class VggTrunk(Trunk):
 
     channels = 512
 
-    def __init__(self, precision: Precision, device: str) -> None:
-        self._net = Vgg16(device=device, dtype=torch_dtype(precision, device))
+    def __init__(self, precision: Precision, device: str, blocks: Blocks | None = None) -> None:
+        self._net = Vgg16(device=device, dtype=torch_dtype(precision, device), blocks=blocks)
 
     def preprocessed(self, images: torch.Tensor) -> torch.Tensor:
         return preprocessed(images)

@@ -54,7 +54,7 @@ class Rmac(Pooled):
     def vectors(self, maps: torch.Tensor) -> torch.Tensor:
         return regional(maps, mac, self.config.levels)
 
-    def _finished(self, parts: Sequence[Float32[Array, "r c"]]) -> Float32[Array, " d"]:
+    def _finished(self, parts: Sequence[Float32[Array, "_ c"]]) -> Float32[Array, " d"]:
         if self.config.keep_regions is None:
             return super()._finished(parts)
         rows = [whitened(part, self._state) if self._state is not None else part for part in parts]

@@ -22,7 +22,7 @@ _LICENCE = "CC BY 4.0"
 _PAPER = "K. Simonyan and A. Zisserman, Very Deep Convolutional Networks, ICLR 2015"
 _KEY = "dense_feature_extraction.model.{}"
 #: Channels of the five blocks, and how many convolutions each has.
-_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 #: The two files, in the order of the network.
@@ -98,7 +98,7 @@ def _parameters() -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
     names: list[list[str]] = []
     shapes: dict[str, tuple[int, ...]] = {}
     index, channels = 0, 3
-    for block, (width, depth) in enumerate(_BLOCKS, start=1):
+    for block, (width, depth) in enumerate(BLOCKS, start=1):
         names.append([])
         for layer in range(1, depth + 1):
             # The index in the Sequential of D2-Net's checkpoints: ReLU and pooling count.

@@ -28,6 +28,7 @@ ROWS = {
     "diffusion": 9,
     "asmk": 4,
     "d2net": 5,
+    "delf": 6,
 }
 
 
