@@ -24,7 +24,9 @@ MAGIC = 0xDB4775248B80FB57
 DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}
 
 
-def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | bytes], *, shards: int = 1) -> None:
+def write_bundle(
+    prefix: Path, tensors: Mapping[str, np.ndarray | bytes], *, shards: int = 1, checksums: bool = True
+) -> None:
     """A tensor bundle; ``bytes`` are scalar strings. Keys share prefixes, and blocks are small."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     entries = [(b"", int_field(1, shards) + int_field(2, 0))]
@@ -41,7 +43,8 @@ def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | bytes], *, sha
         sides = b"".join(bytes_field(2, int_field(1, side)) for side in shape)
         entry = int_field(1, kind) + bytes_field(2, sides) + int_field(3, shard)
         entry += int_field(4, files[shard].tell()) + int_field(5, len(raw))
-        entries.append((name.encode(), entry + fixed32_field(6, masked(crc32c(raw)))))
+        entry += fixed32_field(6, masked(crc32c(raw))) if checksums else b""
+        entries.append((name.encode(), entry))
         files[shard].write(raw)
     for file in files:
         file.close()
@@ -76,6 +79,34 @@ def _block(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
         out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
         last = key
     return out + b"".join(each.to_bytes(4, "little") for each in [*restarts, len(restarts)])
+
+
+def object_graph(paths: Mapping[str, tuple[str, str]]) -> bytes:
+    """A TrackableObjectGraph: path of attributes → (full name, key); paths of one key are one object."""
+    nodes: list[tuple[dict[str, int], bytes]] = [({}, b"")]
+    objects: dict[str, int] = {}
+    for path, (name, key) in paths.items():
+        at = 0
+        *scopes, last = path.split("/")
+        for scope in scopes:
+            if scope not in nodes[at][0]:
+                nodes[at][0][scope] = len(nodes)
+                nodes.append(({}, b""))
+            at = nodes[at][0][scope]
+        if key not in objects:
+            objects[key] = len(nodes)
+            values = zip((1, 2, 3), ("VARIABLE_VALUE", name, key), strict=True)
+            value = b"".join(bytes_field(number, each.encode()) for number, each in values)
+            nodes.append(({}, bytes_field(2, value)))
+        nodes[at][0][last] = objects[key]
+    out = b""
+    for children, value in nodes:
+        links = [
+            bytes_field(1, int_field(1, child) + bytes_field(2, name.encode()))
+            for name, child in children.items()
+        ]
+        out += bytes_field(1, b"".join(links) + value)
+    return out
 
 
 class EditableNode:

@@ -25,19 +25,33 @@ from loc.weights.tensorflow.datum import read_datum
 from loc.weights.tensorflow.facts import FORMAT, CodebookFacts, Facts, NetworkFacts
 from loc.weights.tensorflow.graph import Graph
 from loc.weights.tensorflow.layout import Shape, keras_facts, keras_names, network_shapes
+from loc.weights.tensorflow.objects import OBJECT_GRAPH, SUFFIX, variables
 from loc.weights.tensorflow.slim import read_graph
 
 Array = np.ndarray
 
 _SUFFIXES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
-_CODEBOOKS = ("clusters", "codebook/.ATTRIBUTES/VARIABLE_VALUE")
-_TRAINER = "backbone/conv1/kernel/.ATTRIBUTES/VARIABLE_VALUE"
+_CODEBOOKS = ("clusters", f"codebook{SUFFIX}")
 #: Tensors of training that no network needs.
 _TRAINING = re.compile(
     r"(^|.*/)(global_step|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)(/\.ATTRIBUTES/VARIABLE_VALUE)?"
     r"|.*/(Momentum|RMSProp(_1)?|Adam(_1)?|Adagrad|ExponentialMovingAverage)"
     r"|attention_block/logits/.*|beta[12]_power|optimizer/.*|.*/\.OPTIMIZER_SLOT/.*"
     r"|(desc|attn)_classification/.*|(cosine_weights|scale_factor)/\.ATTRIBUTES/VARIABLE_VALUE"
+)
+
+#: Of the trainer's classifiers; their shapes depend on its classes.
+_HEADS = dict.fromkeys(
+    (
+        *(f"{scope}_classification/{part}" for scope in ("desc", "attn") for part in ("kernel", "bias")),
+        "cosine_weights",
+        "scale_factor",
+    )
+)
+#: Of what the facts of a trainer's network say.
+_ASSUMED = (
+    "strides, epsilons, resize and boxes are the defaults of the trainer's code; that its numbers are"
+    " reproduced is unverified"
 )
 
 
@@ -110,9 +124,11 @@ def _convert_folder(folder: Path, *, said: Path) -> _Read:
 
 
 def _convert_model(path: Path) -> _Read:
+    bundle = Bundle(path.parent / "variables" / "variables")
+    if OBJECT_GRAPH in bundle.entries and (found := _convert_trainer(bundle)) is not None:
+        return found
     reading = read_graph(Graph(path))
     kind = reading.facts["kind"]
-    bundle = Bundle(path.parent / "variables" / "variables")
     shapes = network_shapes(
         reading.facts["backbone"],
         local=kind != "global",
@@ -139,24 +155,32 @@ def _convert_checkpoint(bundle: Bundle) -> _Read:
                 )
             words = _read(bundle, {"codebook": key}, {"codebook": shape})
             return _Read(words, {"kind": "codebook", "words": shape[0], "dim": shape[1]})
-    if _TRAINER in bundle.entries:
-        kind = "delg" if any(key.startswith("autoencoder/") for key in bundle.entries) else "delf"
-        shapes = network_shapes(
-            "resnet_v1_50", local=True, autoencoder=kind == "delg", whitening=kind == "delg", biased=True
-        )
-        # The trainer builds all four stages even where only three are used.
-        unused = {
-            name
-            for name in bundle.entries
-            if kind == "delf" and name.startswith(("backbone/l5", "backbone/embedding"))
-        }
-        tensors = _read(bundle, keras_names(shapes), shapes, unused=unused)
-        return _Read(tensors, {**keras_facts(kind), "assumed": "all but the tensors: no graph to read"})
+    if (found := _convert_trainer(bundle)) is not None:
+        return found
     raise WeightsError(
         f"{bundle.prefix} is no codebook and no checkpoint of DELF's trainer",
         "the variables of a SavedModel need its graph: give the folder of saved_model.pb; here are"
         f" {listed(bundle.entries)}",
     )
+
+
+def _convert_trainer(bundle: Bundle) -> _Read | None:
+    """A network of the TF2 trainer; None: the bundle has no variable of one."""
+    whole = network_shapes("resnet_v1_50", local=True, autoencoder=True, whitening=True, biased=True)
+    paths = keras_names(whole)
+    found = variables(bundle, {paths[name]: shape for name, shape in whole.items()} | _HEADS)
+    if not found.keys() & set(paths.values()):
+        return None
+    kind = "delg" if any(path.startswith("autoencoder/") for path in found) else "delf"
+    shapes = network_shapes(
+        "resnet_v1_50", local=True, autoencoder=kind == "delg", whitening=kind == "delg", biased=True
+    )
+    names = {name: found.get(paths[name], paths[name] + SUFFIX) for name in shapes}
+    # The trainer builds all four stages even where only three are used.
+    parts = ("backbone/l5", "backbone/embedding") if kind == "delf" else ()
+    unused = [key for path, key in found.items() if path in _HEADS or path.startswith(parts or "\0")]
+    tensors = _read(bundle, names, shapes, unused=unused)
+    return _Read(tensors, {**keras_facts(kind), "assumed": _ASSUMED})
 
 
 def _read(

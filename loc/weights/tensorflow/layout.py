@@ -15,7 +15,6 @@ from loc.weights.tensorflow.trunk import NORM_PARTS, norm_name
 Shape = tuple[int, ...]
 
 _KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
-_KERAS_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 #: Epsilon of Keras' batch norm, which its trainer leaves at the default of the library.
 _KERAS_EPSILON = 1e-3
 
@@ -65,8 +64,8 @@ def network_shapes(
 
 
 def keras_names(shapes: dict[str, Shape]) -> dict[str, str]:
-    """Our name → key of a checkpoint of the TF2 trainer (object paths; R/training/model/resnet50.py)."""
-    return {name: _keras_name(name) + _KERAS_SUFFIX for name in shapes}
+    """Our name → path of a variable in the model of the TF2 trainer (R/training/model/resnet50.py)."""
+    return {name: _keras_name(name) for name in shapes}
 
 
 def _keras_name(name: str) -> str:

@@ -255,7 +255,8 @@ def test_resnet_101(delf_models, tmp_path) -> None:
 def keras_checkpoint(rng: np.random.Generator, *, delg: bool = True) -> dict[str, np.ndarray | bytes]:
     shapes = network_shapes("resnet_v1_50", local=True, autoencoder=delg, whitening=delg, biased=True)
     tensors: dict[str, np.ndarray | bytes] = {}
-    for name, key in keras_names(shapes).items():
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    for name, path in keras_names(shapes).items():
         shape = shapes[name]
         if len(shape) > 1:
             value = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
@@ -265,8 +266,7 @@ def keras_checkpoint(rng: np.random.Generator, *, delg: bool = True) -> dict[str
             value = rng.normal(size=shape) * 0.1 + name.endswith(
                 ("bn.weight", "1.weight", "2.weight", "3.weight")
             )
-        tensors[key] = value.astype(np.float32)
-    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+        tensors[path + suffix] = value.astype(np.float32)
     tensors |= {
         "_CHECKPOINTABLE_OBJECT_GRAPH": b"\x0a\x00",
         f"save_counter{suffix}": np.asarray(3, np.int64),
