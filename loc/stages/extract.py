@@ -109,16 +109,18 @@ def extract_globals(
     workdir: Path,
     runtime: Runtime,
     others: Mapping[str, ResolvedPlugin] | None = None,
+    fit: Path | None = None,
 ) -> Globals:
     """Global descriptors of ``images``, from pixels or aggregated from their local features.
 
     Args:
         fit_names: database images that a plug-in with ``needs_fit`` learns from; never a query,
             so that a new query changes nothing of the map.
+        fit: what it has learned before, and is to use instead of learning.
         others: plug-ins of further descriptors that pair generators fuse with these.
     """
-    state = None
-    if plugin.needs_fit:
+    state = fit
+    if plugin.needs_fit and state is None:
         state = _fitted(
             images, features, plugin=plugin, fit_names=fit_names, workdir=workdir, runtime=runtime
         )

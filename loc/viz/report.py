@@ -6,30 +6,24 @@ is written into it (sorting and filtering of the queries; without it the page is
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from loc import __version__
 from loc.sfm.bundle import MapBundle
 from loc.sfm.funnel import STEPS, ImageFunnel, read_funnel
 from loc.sfm.model import read_colors
 from loc.types import Pose, QueryResult, Scene
 from loc.viz.curves import Plot, inlier_plot, recall_plot
 from loc.viz.overhead import Plan, PlanQuery, draw_plan
+from loc.viz.page import render_page
 from loc.viz.palette import group_keys
 from loc.viz.queryrows import STATUS_ORDER, STATUS_TEXT, PoseErrors, QueryRow, query_rows, with_pictures
 
 __all__ = ["PoseErrors", "render_evaluation", "render_report"]
 
-TEMPLATES = Path(__file__).parent / "templates"
 #: Images listed in the funnel's table; those that fell come first. All are in funnel.json.
 MAX_FUNNEL_ROWS = 400
 _ALL = "all"
@@ -106,7 +100,7 @@ def render_report(
     funnel, pairs = read_funnel(bundle.folder / "funnel.json")
     groups = _groups(rows, known.metrics)
     ordered = sorted(funnel, key=lambda row: (STEPS.index(row.step), row.name))
-    return _render(
+    return render_page(
         "report.html.j2",
         title=title,
         methods=_methods(bundle.blocks),
@@ -146,7 +140,7 @@ def render_evaluation(summary: Mapping[str, Any], *, title: str) -> str:
         (row["group"], None if not row["localized"] else PoseErrors(row["error"], row["error_deg"]))
         for row in summary["per_query"]
     ]
-    return _render(
+    return render_page(
         "eval.html.j2",
         title=title,
         summary=summary,
@@ -154,26 +148,6 @@ def render_evaluation(summary: Mapping[str, Any], *, title: str) -> str:
         keys=group_keys(summary["groups"]),
         plots=_recall_plots(errors, list(summary["groups"]), summary),
     )
-
-
-def _render(name: str, **values: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "percent": _percent}
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page: str = environment.get_template(name).render(
-        **values, version=__version__, script=Markup(script), script_hash=f"sha256-{allowed}"
-    )
-    return page
 
 
 def _groups(rows: Sequence[QueryRow], metrics: Mapping[str, Any]) -> list[GroupSummary]:
@@ -319,21 +293,3 @@ def _stats(stats: Mapping[str, Any]) -> list[tuple[str, Any]]:
         sizes = ", ".join(f"{each['registered']} images" for each in others)
         rows.append(("other, smaller models", sizes))
     return rows
-
-
-def _percent(share: float) -> str:
-    """A share as recall tables write it: one digit, and none where all or nothing is reached."""
-    return f"{100 * share:.0f}" if share in (0, 1) else f"{100 * share:.1f}"
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    """Numbers as people read them: integers with thin spaces, others with some digits."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, int | np.integer):
-        return f"{value:,}".replace(",", "\u2009")
-    if value != 0 and abs(value) < 10 ** (-digits - 1):
-        return f"{value:.1e}"
-    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
