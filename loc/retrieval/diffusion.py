@@ -119,6 +119,7 @@ def spectral(graph: Graph, rank: int, *, alpha: float = ALPHA, seed: int = 0) ->
     With full rank it is the closed form; with less, f loses what is orthogonal to U. Memory is n · rank.
     """
     _check_alpha(alpha)
+    graph = Graph(graph.weights.astype(np.float64, copy=False), graph.scale)  # less, and it does not converge
     values, vectors = _largest_eigenpairs(graph, rank, seed)
     gains = 1 / (1 - alpha * values)
 

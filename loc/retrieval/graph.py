@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
+from numpy.typing import DTypeLike
 from scipy.sparse import csr_array
 
 from loc.errors import DataError
@@ -22,7 +23,8 @@ class Graph:
     """A symmetric graph without loops.
 
     Attributes:
-        weights: ``(n, n)`` sparse W, float64.
+        weights: ``(n, n)`` sparse W, float64, or float32: 1.8 times as fast, since a product is bound by the
+            bytes it reads. Solutions then differ by some 1e-6 of their norm.
         scale: ``(n,)`` degree^(-1/2), zero for a node without edges.
     """
 
@@ -34,7 +36,8 @@ class Graph:
 
     def step(self, values: Float64[Array, " n"]) -> Float64[Array, " n"]:
         """S x with S = D^(-1/2) W D^(-1/2), whose eigenvalues lie in [-1, 1]."""
-        out: Float64[Array, " n"] = self.scale * (self.weights @ (self.scale * values))
+        scaled = (self.scale * values).astype(self.weights.dtype, copy=False)  # else SciPy converts all of W
+        out: Float64[Array, " n"] = self.scale * (self.weights @ scaled)
         return out
 
     def part(self, nodes: Int64[Array, " m"]) -> Graph:
@@ -46,25 +49,32 @@ class Graph:
         return Graph(self.weights[nodes][:, nodes], self.scale[nodes])
 
 
-def knn_graph(vectors: Float32[Array, "n d"], k: int, *, gamma: float = GAMMA) -> Graph:
+def knn_graph(
+    vectors: Float32[Array, "n d"], k: int, *, gamma: float = GAMMA, precision: DTypeLike = np.float64
+) -> Graph:
     """The graph of descriptors, by exact search (the largest part of its cost: n² d products, in blocks).
 
     Args:
         vectors: unit norm, or zero: without edges.
         k: neighbours per node, the node itself among them as in the published code; may exceed n.
-        gamma: see :func:`mutual_graph`.
+        gamma, precision: see :func:`mutual_graph`.
     """
-    return mutual_graph(*top_k(vectors, vectors, k), gamma=gamma)
+    return mutual_graph(*top_k(vectors, vectors, k), gamma=gamma, precision=precision)
 
 
 def mutual_graph(
-    neighbours: Int64[Array, "n k"], similarities: Float32[Array, "n k"], *, gamma: float = GAMMA
+    neighbours: Int64[Array, "n k"],
+    similarities: Float32[Array, "n k"],
+    *,
+    gamma: float = GAMMA,
+    precision: DTypeLike = np.float64,
 ) -> Graph:
     """An edge where each of two nodes is among the other's neighbours; weight max(similarity, 0)^gamma.
 
     Args:
         neighbours: from any search, exact or not; -1 where a node has fewer, each at most once per row.
         similarities: dot products.
+        precision: of the weights, float64 or float32.
 
     Raises:
         DataError: a neighbour that is no node.
@@ -87,13 +97,13 @@ def mutual_graph(
     # An edge that one side lacks is zero there. Where both have it, their products may differ by rounding.
     both = directed.minimum(directed.T.tocsr())
     both.eliminate_zeros()
-    both = both.astype(np.float64)
+    both = both.astype(precision)
     both.data **= gamma
     return _scaled(both)
 
 
 def _scaled(weights: Any) -> Graph:
-    degrees = np.asarray(weights.sum(axis=1), np.float64).ravel()
+    degrees = np.asarray(weights.sum(axis=1, dtype=np.float64)).ravel()
     scale = np.zeros(len(degrees))
     np.divide(1, np.sqrt(degrees), out=scale, where=degrees > 0)
     return Graph(weights, scale)

@@ -138,7 +138,7 @@ class Ranking:
                 vectors, image_of = reduced_regions(vectors, image_of, options.regions)
             regions = weighted_regions(vectors, image_of, len(rows))
         k, query_k = _NEIGHBOURS[many]
-        self._graph = knn_graph(vectors, options.k or k, gamma=options.gamma)
+        self._graph = knn_graph(vectors, options.k or k, gamma=options.gamma, precision=np.float32)
         solver = _solver(options, self._graph, vectors)
         self._diffusion = Diffusion(
             vectors, solver, regions, k=options.query_k or query_k, gamma=options.gamma

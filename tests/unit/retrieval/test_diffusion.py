@@ -88,6 +88,22 @@ def test_conjugate_gradients_equal_the_dense_solve(graph):
         assert error <= 1e-9 * np.linalg.norm(y)
 
 
+@pytest.mark.parametrize("k", [15, 10 * NODES])
+def test_single_precision_ranks_as_double(vectors, k):
+    double, single = knn_graph(vectors, k), knn_graph(vectors, k, precision=np.float32)
+    assert single.weights.dtype == np.float32
+    nodes, values = np.array([3, 50, 120]), np.array([1, 0.5, 0.2])
+    y = np.zeros(NODES)
+    y[nodes] = values
+    for make, tolerance in ((conjugate_gradients, 1e-4), (lambda graph: spectral(graph, NODES), 1e-4)):
+        expected, found = make(double)(nodes, values), make(single)(nodes, values)
+        assert found.dtype == np.float64
+        assert np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(y)
+        np.testing.assert_array_equal(np.argsort(-found)[:50], np.argsort(-expected)[:50])
+    exact = solve(single, y, **EXACT)
+    assert np.linalg.norm(exact - closed_form(single, y)) <= 1e-4 * np.linalg.norm(y)
+
+
 def test_twenty_iterations_are_those_of_any_conjugate_gradients(graph):
     y = np.zeros(NODES)
     y[[3, 50, 120]] = 1, 0.5, 0.2
