@@ -25,7 +25,7 @@ ROWS = {
     "localize": 2,
     "map": 2,
     "retrieve": 2,
-    "diffusion": 9,
+    "diffusion": 11,
     "asmk": 4,
     "d2net": 5,
     "delf": 6,
