@@ -282,6 +282,49 @@ def functional_loop(graph: EditableGraph, op: str = "StatelessWhile") -> None:
     graph.functions["cond"] = function("while_cond", [], values.values(), ["value_0"])
 
 
+def with_101_layers(graph: EditableGraph) -> None:
+    """17 more units in block 3 of a graph of ResNet-50, and the names of ResNet-101."""
+    middle, last = "resnet_v1_50/block3/unit_5/", "resnet_v1_50/block3/unit_6/"
+    for name in graph.names:
+        if middle in name:
+            for unit in range(6, 23):
+
+                def shifted(text: str, unit: int = unit) -> str:
+                    text = text.replace("block3/unit_5/", f"block3/unit_{unit}/")
+                    return text.replace(
+                        "block3/unit_4/bottleneck_v1/Relu", f"block3/unit_{unit - 1}/bottleneck_v1/Relu"
+                    )
+
+                graph.add(graph[name].copied(lambda text, s=shifted: "101:" + s(text)))
+    for name in graph.names:
+        node = graph[name]
+        if not name.startswith("101:"):
+            tail = name.replace(last, "resnet_v1_50/block3/unit_23/")
+            inputs = [each.replace(last, "resnet_v1_50/block3/unit_23/") for each in node.inputs]
+            if last in name:
+                inputs = [
+                    each.replace("block3/unit_5/bottleneck_v1/Relu", "block3/unit_22/bottleneck_v1/Relu")
+                    for each in inputs
+                ]
+            node.name, node.inputs = tail, inputs
+        node.name = node.name.removeprefix("101:").replace("resnet_v1_50", "resnet_v1_101")
+        node.inputs = [
+            each.removeprefix("101:").replace("resnet_v1_50", "resnet_v1_101") for each in node.inputs
+        ]
+
+
+def shapes_of_101_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Variables of ResNet-101 from those of ResNet-50."""
+    out = {}
+    for name, shape in shapes.items():
+        new = name.replace("resnet_v1_50", "resnet_v1_101")
+        if "block3/unit_5/" in new:
+            out |= {new.replace("unit_5", f"unit_{unit}"): shape for unit in range(5, 23)}
+        else:
+            out[new.replace("block3/unit_6/", "block3/unit_23/")] = shape
+    return out
+
+
 @lru_cache(maxsize=4)
 def _nodes(path: Path) -> list[tuple[str, memoryview]]:
     data = path.read_bytes()
