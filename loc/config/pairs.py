@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from loc.config.checks import Section
-from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig
+from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig, RerankConfig
 
 
 class ExhaustivePairs(Section):
@@ -31,6 +31,9 @@ class RetrievalPairs(Section):
     )
     fusion: FusionConfig | None = Field(
         None, description="also rank by other global descriptors and fuse, e.g. {of: [vlad]}"
+    )
+    rerank: RerankConfig | None = Field(
+        None, description="reorder the best images by matches of local features, e.g. d2r or {use: delg}"
     )
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

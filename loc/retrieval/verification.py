@@ -113,7 +113,9 @@ class _Side:
 
 
 def _verified(query: _Side, image: _Side, config: RerankConfig) -> Verified:
-    if query.descriptors.shape[1] != image.descriptors.shape[1] and len(query.rows) and len(image.rows):
+    if not len(query.rows) or not len(image.rows):  # nothing may also have descriptors of no length
+        return Verified(0, np.zeros((0, 2), np.int32), None)
+    if query.descriptors.shape[1] != image.descriptors.shape[1]:
         raise DataError(
             f"descriptors of {query.descriptors.shape[1]} and {image.descriptors.shape[1]} numbers cannot be"
             " compared",
@@ -136,8 +138,6 @@ def _nearest(
 
     A ratio with a single descriptor in the image passes: there is no second.
     """
-    if not len(query) or not len(image):
-        return np.zeros((0, 2), np.int64)
     best, passed = np.empty(len(query), np.int64), np.ones(len(query), bool)
     for start in range(0, len(query), _ROWS):
         block = slice(start, start + _ROWS)

@@ -23,6 +23,7 @@ from loc.runtime.images import Photo, read_photo
 from loc.sfm.bundle import MapBundle
 from loc.stages.fit import load_fitted
 from loc.stages.querycamera import query_camera
+from loc.stages.reranking import remembered, reranked, reranks
 from loc.types import Array, Camera, Intrinsics, LocalFeatures
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Retrieval:
             looks at pixels.
         regions: vectors in each row of ``matrix``.
         own: what ranks its rows, where they are no vectors.
+        local: local features of the map's images by name, for generators that re-rank.
     """
 
     names: tuple[str, ...]
@@ -94,6 +96,7 @@ class Retrieval:
     from_pixels: bool = False
     regions: int = 1
     own: Callable[[Array], Ranks] | None = None
+    local: Callable[[str], LocalFeatures] | None = None
 
     @staticmethod
     def open(bundle: MapBundle, *, device: str) -> Retrieval:
@@ -117,7 +120,10 @@ class Retrieval:
             if from_pixels
             else load_fitted(plugin, bundle.fit_folder, device=device)
         )
-        return Retrieval(names, generators, matrix, describe, from_pixels, plugin.regions, plugin.own_ranking)
+        local = _local_features(bundle) if reranks(generators, ("query",)) else None
+        return Retrieval(
+            names, generators, matrix, describe, from_pixels, plugin.regions, plugin.own_ranking, local
+        )
 
     def references(self, photo: OnePhoto, features: LocalFeatures) -> list[str]:
         """Names of database images, most similar first."""
@@ -129,13 +135,31 @@ class Retrieval:
         else:
             vector = self.describe([features])[0]
         asked = _as_rows(vector)
-        found: dict[int, None] = {}
-        for generator, rank in zip(self.generators, self._rankings, strict=True):
-            ranked, similarity = rank(asked, generator.k)
-            least = getattr(generator, "min_similarity", None)
-            wanted = (ranked[0] >= 0) & (similarity[0] >= (-np.inf if least is None else least))
-            found |= dict.fromkeys(ranked[0, wanted].tolist())
-        return [self.names[row] for row in found]
+        found: dict[str, None] = {}
+        for position in range(len(self.generators)):
+            found |= dict.fromkeys(self._found(position, asked, features))
+        return list(found)
+
+    def _found(self, position: int, asked: Array, features: LocalFeatures) -> list[str]:
+        """What one of the generators finds, most similar first."""
+        generator = self.generators[position]
+        verified = getattr(generator, "rerank", None)
+        depth = generator.k if verified is None else max(generator.k, verified.candidates)
+        ranked, similarity = self._rankings[position](asked, depth)
+        least = getattr(generator, "min_similarity", None)
+        wanted = (ranked[0] >= 0) & (similarity[0] >= (-np.inf if least is None else least))
+        names = [self.names[row] for row in ranked[0, wanted].tolist()]
+        if verified is None:
+            return names
+        return list(reranked(features, names, self._remembered[position], verified, generator.k))
+
+    @cached_property
+    def _remembered(self) -> dict[int, Callable[[str], LocalFeatures]]:
+        """Features of the map's images, by the generators that re-rank."""
+        if self.local is None:
+            return {}
+        rerankers = {row: getattr(each, "rerank", None) for row, each in enumerate(self.generators)}
+        return {row: remembered(self.local, each) for row, each in rerankers.items() if each is not None}
 
     @cached_property
     def _rankings(self) -> tuple[Ranks, ...]:
@@ -156,6 +180,11 @@ def _as_rows(vector: Array) -> Array:
     rows = np.empty(1, object)
     rows[0] = vector
     return rows
+
+
+def _local_features(bundle: MapBundle) -> Callable[[str], LocalFeatures]:
+    store = bundle.open_features()
+    return lambda name: store.get(bundle.images[name])
 
 
 def _query_generators(bundle: MapBundle) -> tuple[Any, ...]:

@@ -34,6 +34,7 @@ from loc.retrieval.fusion import fuse_ranks, fuse_scores
 from loc.retrieval.ranking import Ranks, ranking_of
 from loc.stages.covisibility import from_covisibility
 from loc.stages.nearby import nearest_gps, nearest_poses
+from loc.stages.reranking import LocalSource, rerank_pairs
 from loc.stages.sequences import neighbours, sequences
 from loc.types import Array, GpsPosition, ImageRecord, Pose, Scene
 
@@ -158,6 +159,7 @@ class Request:
         regions: vectors in each of those rows.
         own: what ranks those rows, where they are no vectors.
         others: further descriptors by the keys of their blocks (``fusion``).
+        local: local features by name (``rerank``).
     """
 
     role: PairRole
@@ -167,6 +169,7 @@ class Request:
     regions: int = 1
     others: Mapping[str, Described] = field(default_factory=dict)
     own: Callable[[Array], Ranks] | None = None
+    local: LocalSource | None = None
 
     @property
     def database(self) -> list[str]:
@@ -208,6 +211,10 @@ def _exhaustive(_: ExhaustivePairs, request: Request) -> list[Pair]:
 
 
 def _retrieval(config: RetrievalPairs, request: Request) -> list[Pair]:
+    if config.rerank is not None:
+        depth = max(config.k, config.rerank.candidates)
+        pairs = _retrieval(config.model_copy(update={"rerank": None, "k": depth}), request)
+        return rerank_pairs(pairs, config.rerank, config.k, request.local)
     asking, database = request.asking, request.database
     db_rows = request.descriptors(database)
     if not asking or not database:

@@ -17,6 +17,7 @@ from loc.stages.pair_generators import (
     ordered_sequences,
     usable_names,
 )
+from loc.stages.reranking import LocalSource
 from loc.types import Array, Scene
 
 
@@ -38,6 +39,7 @@ def generate_pairs(
     regions: int = 1,
     own: Callable[[Array], Ranks] | None = None,
     others: Mapping[str, Described] | None = None,
+    local: LocalSource | None = None,
 ) -> list[Pair]:
     """The union of the generators for ``role``, without repetition.
 
@@ -47,18 +49,19 @@ def generate_pairs(
         regions: vectors in each of those rows.
         own: what ranks those rows, where they are no vectors.
         others: further descriptors, which generators fuse with these.
+        local: local features by name, by which generators re-rank.
 
     Returns:
         Map pairs sorted. Query pairs by query, and for each query in rank order: most similar first
         where a retrieval says so, generators in the order of the config.
 
     Raises:
-        ConfigError: a generator needs global descriptors, a reference model or known poses, and there
-            is none.
+        ConfigError: a generator needs global descriptors, local features, a reference model or known
+            poses, and there is none.
         DataError: a list is wrong, or no database photo has the GPS position that was asked for.
     """
     found: dict[Pair, None] = {}
-    request = Request(role, scene, usable, global_descriptors, regions, others or {}, own)
+    request = Request(role, scene, usable, global_descriptors, regions, others or {}, own, local)
     for config in _of_role(role, configs, scene):
         for pair in generate(config, request):
             if pair[0] in usable and pair[1] in usable:

@@ -15,6 +15,7 @@ from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals, PairList
 from loc.stages.pair_generators import Described, PairRole
 from loc.stages.pair_union import Prediction, generate_pairs, needs_globals, no_generator, predict_pairs
+from loc.stages.reranking import LocalSource, reranks
 from loc.stores.fingerprint import digest, fingerprint
 from loc.stores.products import check_product, make_product
 from loc.types import Scene
@@ -74,6 +75,7 @@ def make_pairs(
             regions=1 if main is None else main.regions,
             own=None if main is None else main.own,
             others={key: _described(each) for key, each in others.items()},
+            local=_local_source(role, features, config, runtime),
         )
         write_pairs(partial / FILE, pairs)
         for _ in runtime.track([pairs], f"pairs {role}", 1):
@@ -81,6 +83,14 @@ def make_pairs(
 
     make_product(folder, fields, build)
     return replace(read_pair_list(folder), empty_because=no_generator(role, config))
+
+
+def _local_source(
+    role: PairRole, features: Features, config: Sequence[PairsConfig], runtime: Runtime
+) -> LocalSource | None:
+    if not reranks(config, (role,)):
+        return None
+    return LocalSource(features.get, lambda names: runtime.track(names, "re-ranking", len(names)))
 
 
 def _described(globals_: Globals) -> Described:
@@ -102,6 +112,7 @@ def pair_fields(
     fused = {key: each.store.folder.name for key, each in others.items()}
     return {
         **({"fused": fused} if fused else {}),
+        **({"features": features.store.folder.name} if reranks(config, (role,)) else {}),
         "kind": "pairs",
         "stage": STAGE_VERSION,
         "role": role,
@@ -136,8 +147,13 @@ def _usable(role: PairRole, scene: Scene, features: Features, among: Collection[
 
 
 def _options(config: PairsConfig) -> dict[str, Any]:
-    """The options that change the pairs: a path does not, its content does (see :func:`_inputs`)."""
-    return {name: value for name, value in config.model_dump(mode="json").items() if name != "path"}
+    """The options that change the pairs: a path does not, its content does (see :func:`_inputs`).
+
+    An option that came later is left out where it is not set: what was made without it stays valid.
+    """
+    options = config.model_dump(mode="json")
+    later = {"rerank"} if options.get("rerank") is None else set()
+    return {name: value for name, value in options.items() if name not in {"path", *later}}
 
 
 def _inputs(role: PairRole, configs: Sequence[PairsConfig], scene: Scene) -> list[str]:
