@@ -33,6 +33,8 @@ from loc.types import Array, ImageRecord
 
 #: Images whose features are kept in memory during verification.
 _KEPT = 256
+#: Raised when verification gives other counts for the same options.
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Verifier:
 
     def __init__(self, features: Features, names: Sequence[str], config: RerankConfig, folder: Path) -> None:
         fields = {
+            "version": _VERSION,
             "features": features.store.folder.name,
             "rerank": config.model_dump(mode="json"),
             "items": [[name, features.keys[name].content] for name in names],

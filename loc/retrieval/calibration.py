@@ -150,10 +150,12 @@ def _fit(queries: _Queries, threshold: float) -> Rejection:
     """
     from scipy.optimize import minimize
 
-    center, scale = queries.values.mean(axis=0), queries.values.std(axis=0)
-    scale[scale < 1e-12] = 1.0
+    share = _shares(queries)
+    center = share @ queries.values
+    scale = np.sqrt(share @ (queries.values - center) ** 2)
+    scale[scale < 1e-9] = 1.0
     rows = np.hstack([(queries.values - center) / scale, np.ones((len(queries.labels), 1))])
-    signs, share = np.where(queries.labels, 1.0, -1.0), _shares(queries)
+    signs = np.where(queries.labels, 1.0, -1.0)
 
     def loss(weights: Array) -> tuple[float, Array]:
         signed = signs * (rows @ weights)
