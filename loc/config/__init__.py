@@ -18,6 +18,7 @@ from loc.config.pairs import (
     RetrievalPairs,
     SequentialPairs,
     fused_blocks,
+    reranks,
 )
 from loc.config.ranking import DiffusionConfig, ExpansionConfig, FusionConfig, RerankConfig
 from loc.config.reading import apply_overrides, parse_override, read_yaml
@@ -58,6 +59,7 @@ __all__ = [
     "models_in",
     "parse_override",
     "read_yaml",
+    "reranks",
     "section_models",
     "suggest",
     "type_name",

@@ -132,6 +132,14 @@ PairsConfig = Annotated[
 ]
 
 
+def reranks(generators: Iterable[PairsConfig], roles: Iterable[str] = ("map", "query")) -> bool:
+    """Whether the order of any generator for these roles depends on local features."""
+    return any(
+        isinstance(each, RetrievalPairs) and each.rerank is not None and each.for_ in (*roles, "both")
+        for each in generators
+    )
+
+
 def fused_blocks(generators: Iterable[PairsConfig]) -> dict[str, dict[str, Any] | str]:
     """The global extractors that generators fuse with that of `globals`, by key."""
     blocks: dict[str, dict[str, Any] | str] = {}

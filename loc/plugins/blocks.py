@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, create_model
 
-from loc.config import Block, RunConfig, apply_overrides, fused_blocks, read_yaml, suggest, validate
+from loc.config import Block, RunConfig, apply_overrides, fused_blocks, read_yaml, reranks, suggest, validate
 from loc.errors import ConfigError, LocError, PluginError, StoreError
 from loc.plugins.photos import Photos
 from loc.plugins.precision import resolve_precision
@@ -276,17 +276,24 @@ def load_config(
     fused = [resolve_block("globals", block, source=source) for block in fused_blocks(config.pairs).values()]
     if config.features is None:
         described = [plugins["globals"], *fused] if "globals" in plugins else fused
-        _check_without_features(plugins["matcher"], described, source)
+        _check_without_features(config, plugins["matcher"], described, source)
     return config
 
 
-def _check_without_features(matcher: ResolvedPlugin, described: list[ResolvedPlugin], source: str) -> None:
+def _check_without_features(
+    config: RunConfig, matcher: ResolvedPlugin, described: list[ResolvedPlugin], source: str
+) -> None:
     """Raise where something reads the local features that ``features: null`` does not give."""
     at = f" ({source})" if source else ""
     if not reads_images(matcher.cls):
         raise ConfigError(
             f"features: null{at}, but matcher {matcher.name} reads {', '.join(sorted(matcher.cls.requires))}",
             "name features, e.g. features=sift, or a matcher that finds its own points, e.g. matcher=loftr",
+        )
+    if reranks(config.pairs):
+        raise ConfigError(
+            f"features: null{at}, but pairs are re-ranked by local features",
+            "name features, e.g. features=sift: they then serve retrieval alone; or take rerank out of pairs",
         )
     for globals_ in described:
         if globals_.cls.source == "features":

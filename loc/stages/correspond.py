@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loc.config import Block, RunConfig, fused_blocks
+from loc.config import Block, RunConfig, fused_blocks, reranks
 from loc.conventions import resize_wh
 from loc.plugins.blocks import ResolvedPlugin, reads_images, resolve_block
 from loc.runtime.extraction import PhotoFile
@@ -26,7 +26,6 @@ from loc.sfm.consistent import SharedKeypoints, SharingOptions, share_keypoints,
 from loc.stages.artefacts import Features, Matched, Pair
 from loc.stages.extract import folder_name
 from loc.stages.pairs import needs_globals
-from loc.stages.reranking import reranks
 from loc.stores.correspondences import CorrespondenceStore
 from loc.stores.features import FeatureStore
 from loc.stores.fingerprint import digest, fingerprint
@@ -46,17 +45,8 @@ _MERGE, _DISAGREE = 2.0, 3.0
 
 
 def features_block(config: RunConfig, scene: Scene) -> Block | str | None:
-    """The features that a run needs: none where neither its matcher nor its retrieval reads them.
-
-    Raises:
-        ConfigError: pairs are re-ranked by features, and the config has none.
-    """
+    """The features that a run needs: none where neither its matcher nor its retrieval reads them."""
     if reranks(config.pairs):
-        if config.features is None:
-            raise ConfigError(
-                "pairs are re-ranked by local features, and features is null",
-                "set features (for example features: sift), or take rerank out of the pair generator",
-            )
         return config.features
     if not reads_images(resolve_block("matcher", config.matcher).cls):
         return config.features

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
-from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs
+from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs, reranks
 from loc.errors import DataError
 from loc.layouts.cameras import PhotoFile, described_sensor, exif_focal_px, initial_camera
 from loc.retrieval.ranking import Ranks, ranking_of
@@ -23,7 +23,7 @@ from loc.runtime.images import Photo, read_photo
 from loc.sfm.bundle import MapBundle
 from loc.stages.fit import load_fitted
 from loc.stages.querycamera import query_camera
-from loc.stages.reranking import remembered, reranked, reranks
+from loc.stages.reranking import remembered, reranked
 from loc.types import Array, Camera, Intrinsics, LocalFeatures
 
 log = logging.getLogger(__name__)

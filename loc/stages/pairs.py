@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loc.config import CovisibilityPairs, ListedPairs, PairsConfig, PosePairs
+from loc.config import CovisibilityPairs, ListedPairs, PairsConfig, PosePairs, reranks
 from loc.layouts.lists import expand_glob, read_pairs, write_pairs
 from loc.layouts.reference import images_file
 from loc.runtime.images import content_hash
@@ -15,7 +15,7 @@ from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features, Globals, PairList
 from loc.stages.pair_generators import Described, PairRole
 from loc.stages.pair_union import Prediction, generate_pairs, needs_globals, no_generator, predict_pairs
-from loc.stages.reranking import LocalSource, reranks
+from loc.stages.reranking import LocalSource
 from loc.stores.fingerprint import digest, fingerprint
 from loc.stores.products import check_product, make_product
 from loc.types import Scene

@@ -10,7 +10,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from loc.config import PairsConfig, RerankConfig, RetrievalPairs
+from loc.config import RerankConfig
 from loc.errors import ConfigError
 from loc.retrieval.verification import rerank
 from loc.types import LocalFeatures
@@ -28,14 +28,6 @@ class LocalSource:
 
     get: Callable[[str], LocalFeatures]
     track: Callable[[Sequence[str]], Iterable[str]] = _untracked
-
-
-def reranks(generators: Iterable[PairsConfig], roles: Iterable[str] = ("map", "query")) -> bool:
-    """Whether the order of any generator for these roles depends on local features."""
-    return any(
-        isinstance(each, RetrievalPairs) and each.rerank is not None and each.for_ in (*roles, "both")
-        for each in generators
-    )
 
 
 def rerank_pairs(pairs: list[Pair], config: RerankConfig, k: int, source: LocalSource | None) -> list[Pair]:
