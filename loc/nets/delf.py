@@ -115,7 +115,7 @@ class DelfNetwork:
                     levels.append(self._level(maps, scales[index], size, self.facts.local))
                 if index in overall and self.facts.pooling is not None:
                     rows.append(self._pooled(maps, self.facts.pooling))
-        return levels, np.concatenate(rows) if rows else np.zeros((0, 2048), np.float32)
+        return levels, torch.cat(rows).cpu().numpy() if rows else np.zeros((0, 2048), np.float32)
 
     def _level(self, maps: torch.Tensor, scale: float, hw: tuple[int, int], facts: LocalFacts) -> Level:
         from torch.nn.functional import softplus
@@ -139,13 +139,13 @@ class DelfNetwork:
             step=float(step),
         )
 
-    def _pooled(self, maps: torch.Tensor, facts: PoolingFacts) -> Float32[Array, "1 2048"]:
-        """Generalized mean of block 4, whitened; not normalized."""
+    def _pooled(self, maps: torch.Tensor, facts: PoolingFacts) -> torch.Tensor:
+        """Generalized mean of block 4, whitened, ``(1, 2048)``; not normalized."""
         from torch.nn.functional import linear
 
         deep = self.trunk.block4(maps).float().clamp_min_(facts.least)
         pooled = deep.pow_(facts.power).mean(dim=(2, 3)).pow_(1 / facts.power)
-        row: Float32[Array, "1 2048"] = linear(pooled, *self._whitening).cpu().numpy()
+        row: torch.Tensor = linear(pooled, *self._whitening)
         return row
 
 

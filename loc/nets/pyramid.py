@@ -39,36 +39,36 @@ def resize_bilinear(image: torch.Tensor, hw: tuple[int, int], grid: Grid) -> tor
     ``legacy`` (TF1's default) puts pixel i at ``i * in / out``, ``half_pixel`` (TF2's) at
     ``(i + 0.5) * in / out - 0.5``, ``corners`` lets the outermost pixels coincide.
     """
-    import torch
-
     if tuple(image.shape[2:]) == tuple(hw):
         return image
     for axis in (3, 2):  # rows are blended last, as TensorFlow does
-        low, high, share = _positions(image.shape[axis], hw[axis - 2], grid)
-        near = image.index_select(axis, torch.from_numpy(low).to(image.device))
-        far = image.index_select(axis, torch.from_numpy(high).to(image.device))
-        weight = torch.from_numpy(share).to(image).view((-1, 1) if axis == 2 else (-1,))
+        low, high, share = _positions(image, axis, hw[axis - 2], grid)
+        near, far = image.index_select(axis, low), image.index_select(axis, high)
+        weight = share.view((-1, 1) if axis == 2 else (-1,))
         image = far.sub_(near).mul_(weight).add_(near)  # in place: new memory costs more than the sums
     return image
 
 
-def _positions(size: int, wanted: int, grid: Grid) -> tuple[Int64[Array, " n"], Int64[Array, " n"], Array]:
-    """For each of ``wanted`` pixels: the two pixels it lies between, and how far, float32."""
-    index = np.arange(wanted, dtype=np.float32)
+def _positions(
+    image: torch.Tensor, axis: int, wanted: int, grid: Grid
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For each of ``wanted`` pixels of an axis: the two pixels it lies between, and how far, float32.
+
+    On the device of the image; every number is rounded to float32, as TensorFlow has it.
+    """
+    import torch
+
+    size = image.shape[axis]
+    place = torch.arange(wanted, device=image.device, dtype=torch.float32)
     if grid == "corners" and wanted > 1:
-        place = index * (np.float32(size - 1) / np.float32(wanted - 1))
+        place *= float(np.float32(size - 1) / np.float32(wanted - 1))
     elif grid == "half_pixel":
-        half = np.float32(0.5)
-        place = (index + half) * (np.float32(size) / np.float32(wanted)) - half
+        place = (place + 0.5) * float(np.float32(size) / np.float32(wanted)) - 0.5
     else:
-        place = index * (np.float32(size) / np.float32(wanted))
-    low = np.floor(place)
-    share = (place - low).astype(np.float32)
-    return (
-        np.clip(low, 0, size - 1).astype(np.int64),
-        np.clip(low + 1, 0, size - 1).astype(np.int64),
-        share,
-    )
+        place *= float(np.float32(size) / np.float32(wanted))
+    low = place.floor()
+    first = low.long()
+    return first.clamp(0, size - 1), (first + 1).clamp_(0, size - 1), (place - low).to(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +123,7 @@ def select(levels: Sequence[Level], *, threshold: float, most: int, iou: float, 
         iou: a box that overlaps a better one by more than this is dropped; 1 drops none.
         channels: of the features, for a pyramid without levels.
     """
-    import torch
-
-    parts = [_level_cells(level, threshold) for level in levels]
-    if not parts:
+    if not levels:
         return Detections(
             np.zeros((0, 4), np.float32),
             np.zeros((0, 2), np.float32),
@@ -134,27 +131,53 @@ def select(levels: Sequence[Level], *, threshold: float, most: int, iou: float, 
             np.zeros(0, np.float32),
             np.zeros(0, np.float32),
         )
-    boxes, centers, scales, scores = (
-        np.concatenate([part[index] for part in parts]) for index in (0, 1, 2, 3)
-    )
+    parts = [
+        _level_cells(level, scores, threshold)
+        for level, scores in zip(levels, _attention(levels), strict=True)
+    ]
+    boxes, centers, scales, scores = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:4])
     kept = suppress(boxes, scores, most=most, iou=iou)
-    # Only the rows that are kept leave the device.
-    rows, first = [], 0
-    order = np.argsort(kept, kind="stable")
-    for level, part in zip(levels, parts, strict=True):
-        mine = kept[order][(kept[order] >= first) & (kept[order] < first + len(part[3]))] - first
-        cells = torch.from_numpy(part[4][mine]).to(level.features.device)
-        rows.append(level.features.flatten(0, 1)[cells].float().cpu().numpy())
-        first += len(part[3])
-    features = np.empty((len(kept), channels), np.float32)
-    features[order] = np.concatenate(rows)
+    features = _features(levels, [part[4] for part in parts], kept)
     return Detections(boxes[kept], centers[kept], features, scales[kept], scores[kept])
 
 
-def _level_cells(level: Level, threshold: float) -> tuple[Array, Array, Array, Array, Array]:
+def _attention(levels: Sequence[Level]) -> list[Float32[Array, " _"]]:
+    """The attention of each level's cells, row by row; all levels leave the device together."""
+    import torch
+
+    flat = torch.cat([level.attention.float().flatten() for level in levels]).cpu().numpy()
+    return np.split(flat, np.cumsum([level.attention.numel() for level in levels])[:-1])
+
+
+def _features(
+    levels: Sequence[Level], cells: Sequence[Int64[Array, " _"]], kept: Int64[Array, " n"]
+) -> Float32[Array, "n c"]:
+    """Features of the candidates ``kept``, in this order; no others leave the device.
+
+    Args:
+        cells: flat indices of each level's candidates; ``kept`` counts through all levels.
+    """
+    import torch
+
+    order = np.argsort(kept, kind="stable")
+    ends = np.searchsorted(kept[order], np.cumsum([len(each) for each in cells]))
+    chosen = torch.from_numpy(np.concatenate(cells)[kept[order]]).to(levels[0].features.device)
+    rows = torch.cat(
+        [
+            level.features.flatten(0, 1)[chosen[start:stop]]
+            for level, start, stop in zip(levels, [0, *ends[:-1]], ends, strict=True)
+        ]
+    )
+    features = np.empty(tuple(rows.shape), np.float32)
+    features[order] = rows.float().cpu().numpy()
+    return features
+
+
+def _level_cells(
+    level: Level, scores: Float32[Array, " n"], threshold: float
+) -> tuple[Array, Array, Array, Array, Array]:
     """Boxes, centres, scales, scores and flat indices of the cells of one level that pass the threshold."""
     width = level.attention.shape[1]
-    scores = level.attention.float().cpu().numpy().ravel()
     cells = np.flatnonzero(scores >= np.float32(threshold))
     row, column = np.divmod(cells, width)
     corner = np.stack([row, column], axis=1).astype(np.float32)
