@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from loc.config import Block, RetrievalPairs, validate
+from loc.bench.reranking import SetFeatures, reranked
+from loc.config import Block, RerankConfig, RetrievalPairs, validate
+from loc.config.ranking import RERANKINGS
 from loc.conventions import resize_wh, stored_from_upright_xy
-from loc.errors import ConfigError, DataError, LocError
+from loc.errors import ConfigError, DataError, LocError, PluginError, WeightsError
 from loc.layouts.revisited import Box, RetrievalSet
 from loc.metrics.retrieval import REVISITED, RetrievalScores, judge, score_rankings
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
@@ -25,13 +27,7 @@ from loc.retrieval.ranking import ranking_of
 from loc.runtime.images import read_photo
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features
-from loc.stages.extract import (
-    content_keys,
-    extract_features,
-    extract_globals,
-    feature_fields,
-    features_folder,
-)
+from loc.stages.extract import content_keys, extract_globals, feature_fields, features_folder
 from loc.stores.features import FeatureStore
 from loc.types import Array, ImageRecord
 
@@ -48,6 +44,7 @@ RANKINGS: dict[str, dict[str, Any]] = {
     "diffusion": {"diffusion": {}},
     "offline": {"diffusion": {"solver": "offline"}},
     "spectral": {"diffusion": {"solver": "spectral"}},
+    **{name: {"rerank": name} for name in RERANKINGS},
 }
 
 
@@ -78,6 +75,8 @@ def rank_options(text: str) -> RetrievalPairs:
 
     >>> rank_options("aqe").expansion.queries, rank_options("{diffusion: {k: 20}}").diffusion.k
     (10, 20)
+    >>> rank_options("delg").rerank.residual_px
+    20.0
     """
     import yaml
 
@@ -112,7 +111,7 @@ def retrieval_table(
         methods: global extractors, as blocks of a config. One whose weights the project has never run gets a
             row without numbers; one that cannot be run gets a row that says why.
         rankings: see :func:`rank_options`.
-        features: local features for methods that aggregate them.
+        features: local features for methods that aggregate them, and for rankings that verify images.
         resize_max: long side of photos, px, where the method's own limit is not lower; a query is shrunk by
             the factor of its whole photo.
         fuse: whether rankings of the methods are fused (reciprocal ranks) into one more row each.
@@ -120,7 +119,8 @@ def retrieval_table(
     """
     options = {name: rank_options(name) for name in rankings}
     database, queries = _records(data, resize_max, workdir / data.name / "queries")
-    local = _limited(resolve_block("features", features), resize_max)
+    plugin = _limited(resolve_block("features", features), resize_max)
+    local = SetFeatures(plugin, database, queries, workdir / data.name, runtime)
     found: dict[str, list[Array]] = {name: [] for name in rankings}
     for method in methods:
         label = _label(method)
@@ -130,11 +130,10 @@ def retrieval_table(
                 yield Row(data.name, label, "", note=PARITY_ONLY)
                 continue
             plugin = plugin.ready(runtime.torch_device)
-            described = _described(plugin, local, (database, queries), workdir / data.name, runtime)
+            rows, asked = _described(plugin, local)
         except LocError as error:
             yield Row(data.name, label, "", note=error.message)
             continue
-        rows, asked = described
         for name, config in options.items():
             try:
                 ranking = ranking_of(
@@ -144,45 +143,45 @@ def retrieval_table(
                     expansion=config.expansion,
                     diffusion=config.diffusion,
                 )
-            except ConfigError as error:
+                order, _ = ranking(asked, len(rows))
+                scores = _scores(data, order, config.rerank, local)
+            except (ConfigError, PluginError, WeightsError) as error:
                 yield Row(data.name, label, name, note=error.message)
                 continue
-            order, _ = ranking(asked, len(rows))
             found[name].append(order)
             width = None if rows.ndim == 1 else rows.shape[1]
-            yield Row(data.name, label, name, width, _scores(data, order))
+            yield Row(data.name, label, name, width, scores)
     for name, orders in found.items():
         if fuse and len(orders) > 1:
             order, _ = fuse_ranks(orders, len(data.database))
-            yield Row(data.name, f"fusion of {len(orders)}", name, None, _scores(data, order))
+            scores = _scores(data, order, options[name].rerank, local)
+            yield Row(data.name, f"fusion of {len(orders)}", name, None, scores)
 
 
-def _scores(data: RetrievalSet, order: Array) -> dict[str, RetrievalScores]:
-    protocols = REVISITED if data.truth.revisited else ("classic",)
-    return {
-        protocol: score_rankings(list(order), [judge(labels, protocol) for labels in data.truth.labels])
-        for protocol in protocols
-    }
+def _scores(
+    data: RetrievalSet, order: Array, config: RerankConfig | None, local: SetFeatures
+) -> dict[str, RetrievalScores]:
+    """By protocol; each has a re-ranking of its own."""
+    scores = {}
+    for protocol in REVISITED if data.truth.revisited else ("classic",):
+        judgements = [judge(labels, protocol) for labels in data.truth.labels]
+        rankings = list(order)
+        if config is not None:
+            rankings = reranked(order, judgements, config.candidates, local.inliers(config))
+        scores[protocol] = score_rankings(rankings, judgements)
+    return scores
 
 
-def _described(
-    plugin: ResolvedPlugin,
-    local: ResolvedPlugin,
-    images: tuple[list[ImageRecord], list[ImageRecord]],
-    workdir: Path,
-    runtime: Runtime,
-) -> tuple[Array, Array]:
+def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array]:
     """Descriptors of database and queries, zero (or no bytes) for photos that cannot be read."""
-    database, queries = images
+    database, queries, workdir, runtime = local.database, local.queries, local.workdir, local.runtime
     everything = [*database, *queries]
     if plugin.cls.source == "features":
-        described = extract_features(
-            everything, plugin=local.ready(runtime.torch_device), workdir=workdir, runtime=runtime
-        )
+        described = local.features
     else:  # local features are not needed: the artefact only says which photos there are
         keys, skipped = content_keys(everything, runtime)
-        store = FeatureStore(features_folder(local, workdir), feature_fields(local))
-        described = Features(store, keys, skipped, local)
+        store = FeatureStore(features_folder(local.plugin, workdir), feature_fields(local.plugin))
+        described = Features(store, keys, skipped, local.plugin)
     globals_ = extract_globals(
         everything,
         described,
@@ -196,7 +195,7 @@ def _described(
     by_name = dict(zip(names, rows, strict=True))
     nothing = np.zeros(rows.shape[1], np.float32) if rows.ndim == 2 else np.zeros(0, np.uint8)
     out = []
-    for role in images:
+    for role in (database, queries):
         role_rows = np.empty((len(role), *rows.shape[1:]), rows.dtype)
         for row, image in enumerate(role):
             role_rows[row] = by_name.get(image.name, nothing)

@@ -30,11 +30,14 @@ Methods = Annotated[
 Rank = Annotated[
     list[str] | None,
     typer.Option(
-        help="similarity, aqe, alpha_qe, dba, diffusion, offline, spectral, or options of the pair generator "
-        "retrieval as in '{diffusion: {k: 20}}'; may be given several times."
+        help="similarity, aqe, alpha_qe, dba, diffusion, offline, spectral; d2r, delg, example (re-ranked by "
+        "--features, at published values); or options of the pair generator retrieval as in "
+        "'{diffusion: {k: 20}}'; may be given several times."
     ),
 ]
-Features = Annotated[str, typer.Option(help="Local features for methods that aggregate them.")]
+Features = Annotated[
+    str, typer.Option(help="Local features for methods that aggregate them, and for re-ranking.")
+]
 ResizeMax = Annotated[int, typer.Option(min=0, help="Long side of photos, px; 0: as they are.")]
 Distractors = Annotated[Path | None, typer.Option(help="Folder of photos that are wrong for every query.")]
 Fuse = Annotated[bool, typer.Option("--fuse", help="Also fuse the rankings of all methods.")]

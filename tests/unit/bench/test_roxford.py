@@ -10,13 +10,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from loc.bench.reranking import reranked
 from loc.bench.roxford import PARITY_ONLY, crop_query, rank_options, retrieval_table
 from loc.cli.app import app
+from loc.config import RerankConfig
 from loc.errors import ConfigError, DataError
 from loc.layouts.revisited import open_sets
+from loc.metrics.retrieval import Judgement
 from loc.plugins.protocols import PluginConfig, WeightFile
+from loc.retrieval.verification import rerank, verify
 from loc.runtime.images import read_photo
 from loc.runtime.runtime import Runtime
+from loc.types import LocalFeatures
 
 RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
 
@@ -170,6 +175,73 @@ def test_rankings_by_name_and_by_options():
         rank_options("difusion")
     with pytest.raises(ConfigError, match="kk"):
         rank_options("{diffusion: {kk: 7}}")
+
+
+def test_junk_takes_no_place_among_the_verified():
+    """Ids 0 and 1 are junk of one protocol; the right image, 4, is third without them."""
+    order = np.array([[0, 1, 2, 3, 4, 5, -1]])
+    counts = {0: 50, 1: 40, 2: 0, 3: 5, 4: 30, 5: 99}
+    asked = []
+
+    def inliers(query, row):
+        asked.append(row)
+        return counts[row]
+
+    none, both = np.zeros(0, np.int64), np.array([0, 1])
+    (ranking,) = reranked(order, [Judgement(np.array([4]), both)], 3, inliers)
+    assert ranking.tolist() == [4, 3, 2, 5]
+    assert asked == [2, 3, 4]
+    (ranking,) = reranked(order, [Judgement(np.array([4]), none)], 3, inliers)
+    assert ranking.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_reranking_equals_that_of_the_pairs():
+    rng = np.random.default_rng(0)
+    image = LocalFeatures(
+        rng.uniform(0, 300, (30, 2)).astype(np.float32),
+        np.ones(30, np.float32),
+        rng.normal(size=(30, 16)).astype(np.float32),
+        (400, 300),
+    )
+    images = [image.select(np.arange(n)) for n in (0, 9, 30, 0, 20, 9)]
+    config = RerankConfig(candidates=5)
+    ranked = rerank(image, [(row, -float(row)) for row in range(6)], images.__getitem__, config)
+    order = reranked(
+        np.arange(6)[None],
+        [Judgement(np.array([0]), np.zeros(0, np.int64))],
+        5,
+        lambda query, row: verify(image, images[row], config).inliers,
+    )
+    assert order[0].tolist() == [row for row, *_ in ranked] == [2, 4, 1, 0, 3, 5]
+
+
+def textured(seed, tint):
+    pixels = np.random.default_rng(seed).integers(0, 255, (16, 24, 1)).repeat(3, axis=2)
+    small = Image.fromarray((0.7 * pixels + 0.3 * np.array(tint)).astype(np.uint8))
+    return small.resize((240, 160), Image.Resampling.BICUBIC)
+
+
+def test_matches_correct_colours(root):
+    """The photo with the query's texture has another colour than the query; the box cuts off the rest."""
+    textured(1, RED).save(root / "jpg/query.png")
+    textured(1, BLUE).save(root / "jpg/red.png")
+    for seed, name in enumerate(("rose", "green", "blue"), start=2):
+        textured(seed, RED).save(root / f"jpg/{name}.png")
+    truth = json.loads((root / "gnd_coloured.json").read_text())
+    truth["gnd"] = [{"bbx": [0, 0, 160, 160], "easy": [2], "hard": [], "junk": [3]}]
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    rankings = ["similarity", "delg", "{rerank: {use: d2r, candidates: 1}}"]
+    rows = table(root, [METHOD, {"use": METHOD}], rankings, fuse=True)
+    found = [row.scores["medium"].mean_ap for row in rows]
+    assert found[0] < 0.5
+    assert found == [found[0], 1, found[0]] * 3
+    assert np.isnan(rows[1].scores["hard"].mean_ap)
+
+
+def test_reranking_without_weights_says_why(root):
+    (row,) = table(root, [METHOD], ["d2r"], features="delf")
+    assert not row.scores
+    assert "delf" in row.note
 
 
 def test_command(root):
