@@ -1,25 +1,24 @@
-"""DELF's own files: ``.delf`` (``.delg_local``) with the features of an image, ``.boxes`` with its regions.
+"""DELF's own files: ``.delf`` (``.delg_local``) with the features of an image.
 
 Messages of tensorflow/models research/delf/delf/protos: ``DelfFeatures {feature = 1}``, ``DelfFeature
-{descriptor = 1 (DatumProto), x = 2, y = 3, scale = 4, orientation = 5, strength = 6}``, ``Boxes {box = 1}``,
-``Box {ymin = 1, xmin = 2, ymax = 3, xmax = 4, score = 5, class_index = 6}``. Positions are px of the photo
-with the centre of its top-left pixel at 0. ``.datum`` files are :mod:`loc.weights.tensorflow.datum`'s.
+{descriptor = 1 (DatumProto), x = 2, y = 3, scale = 4, orientation = 5, strength = 6}``. Positions are px of
+the photo with the centre of its top-left pixel at 0. ``.boxes`` files are
+:mod:`loc.weights.tensorflow.boxes`'s, ``.datum`` files :mod:`loc.weights.tensorflow.datum`'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int32
 
 from loc.conventions import center_from_corner, corner_from_center
 from loc.errors import DataError
 from loc.exchange.hloc_files import UINT8_SCALE
-from loc.types import Array, LocalFeatures
+from loc.types import LocalFeatures
+from loc.weights.tensorflow.boxes import Boxes, read_boxes, write_boxes
 from loc.weights.tensorflow.datum import damaged, decode_datum, encode_datum
-from loc.weights.tensorflow.wire import Message, WireError, bytes_field, float_field, int_field
+from loc.weights.tensorflow.wire import Message, WireError, bytes_field, float_field
 
 ENDING = ".delf"
 #: Standard deviation of a coordinate, px: a cell of 32 px at scale 1.
@@ -27,20 +26,6 @@ NOISE_PX = 9.0
 #: A keypoint may lie so far outside its image, px: the last cell of an enlarged level.
 _OUTSIDE_PX = 2.0
 _AGAIN = "write it again with the program that made it"
-
-
-@dataclass(frozen=True, eq=False)
-class Boxes:
-    """Regions of an image, as a detector found them.
-
-    Attributes:
-        boxes: ``(n, 4)`` ymin, xmin, ymax, xmax, in [0, 1] of the image's sides.
-        scores: ``(n,)``; classes: ``(n,)``.
-    """
-
-    boxes: Float32[Array, "n 4"]
-    scores: Float32[Array, " n"]
-    classes: Int32[Array, " n"]
 
 
 def write_delf(path: Path, features: LocalFeatures, *, shrunk: float = 1.0) -> None:
@@ -105,36 +90,6 @@ def read_delf(path: Path, image_wh: tuple[int, int]) -> LocalFeatures:
         scales=np.ascontiguousarray(table[:, 2]),
         orientations_rad=np.ascontiguousarray(table[:, 3]),
         noise_px=NOISE_PX,
-    )
-
-
-def write_boxes(path: Path, boxes: Boxes) -> None:
-    """Write one image's regions."""
-    table = np.column_stack([boxes.boxes, boxes.scores]).astype(np.float32)
-    with path.open("wb") as file:
-        for values, kind in zip(table.tolist(), boxes.classes.tolist(), strict=True):
-            body = b"".join(float_field(number, value) for number, value in enumerate(values, start=1))
-            file.write(bytes_field(1, body + int_field(6, kind)))
-
-
-def read_boxes(path: Path) -> Boxes:
-    """Regions of one image.
-
-    Raises:
-        DataError: the file is missing or damaged, or holds NaN.
-    """
-    numbers, kinds = [], []
-    try:
-        for box in _message(path).messages(1):
-            numbers.append([box.real(number) for number in range(1, 6)])
-            kinds.append(box.number(6))
-    except WireError as error:
-        raise damaged(path, error) from error
-    table = np.asarray(numbers, np.float32).reshape(len(numbers), 5)
-    if not np.isfinite(table).all() or any(not -(2**31) <= kind < 2**31 for kind in kinds):
-        raise DataError(f"{path} holds NaN, infinity or a class that is no number of 32 bits", _AGAIN)
-    return Boxes(
-        np.ascontiguousarray(table[:, :4]), np.ascontiguousarray(table[:, 4]), np.asarray(kinds, np.int32)
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,8 +20,10 @@ from loc.conventions import stored_from_upright_xy
 from loc.errors import ConfigError, DataError, PluginError
 from loc.nets.pooling import rmac_grid
 from loc.plugins.protocols import PluginConfig
-from loc.runtime.images import content_hash, read_photo
+from loc.runtime.images import content_hash, image_header, read_photo
 from loc.types import LocalFeatures
+from loc.weights.tensorflow.boxes import ENDING
+from loc.weights.tensorflow.boxes import read_boxes as read_boxes_file
 
 Array = np.ndarray
 #: Boxes of a photo by its name and file: ``(r, 4)`` x1 y1 x2 y2, px of the stored photo, corner origin.
@@ -48,9 +50,12 @@ class RegionsConfig(PluginConfig):
         "none", description="of database images besides the whole: the grid of R-MAC, a list, a detector's"
     )
     levels: int = Field(2, ge=1, le=8, description="rmac: sizes of regions")
-    boxes: Path | None = Field(None, description="boxes: list 'name x1 y1 x2 y2', px of the stored photo")
+    boxes: Path | None = Field(
+        None,
+        description="boxes: list 'name x1 y1 x2 y2', px of the stored photo, or folder of DELF's NAME.boxes",
+    )
     detector: str | None = Field(None, description="detector: package.module:Class")
-    min_box_score: float = Field(0.1, description="detector: boxes with a lower score are left out")
+    min_box_score: float = Field(0.1, description="detector, .boxes: those with a lower score are left out")
 
     @model_validator(mode="after")
     def _has_its_source(self) -> RegionsConfig:
@@ -77,9 +82,12 @@ def box_finder(config: RegionsConfig) -> BoxFinder | None:
     """What finds the boxes that features do not say themselves; None where there are none to find.
 
     Raises:
-        DataError: the list of boxes cannot be read.
+        DataError: the list of boxes cannot be read, or the folder has no files of boxes.
         ConfigError, PluginError: there is no such detector.
     """
+    if config.boxes is not None and config.boxes.is_dir():
+        files, least = _files_of(config.boxes), config.min_box_score
+        return lambda name, path: _in_file(files.get(_without_suffix(name)), path, least)
     if config.boxes is not None:
         listed = read_boxes(config.boxes)
         nothing = np.zeros((0, 4), np.float32)
@@ -91,7 +99,10 @@ def box_finder(config: RegionsConfig) -> BoxFinder | None:
 
 
 def source_of_boxes(config: RegionsConfig) -> dict[str, Any]:
-    """What a fingerprint says of it: content of the list, version of the detector."""
+    """What a fingerprint says of it: content of the list or files, version of the detector."""
+    if config.boxes is not None and config.boxes.is_dir():
+        files = _files_of(config.boxes)
+        return {"boxes": [[name, content_hash(path)] for name, path in files.items()]}
     if config.boxes is not None:
         return {"boxes": content_hash(config.boxes)}
     if config.detector is not None:
@@ -124,6 +135,33 @@ def read_boxes(path: Path) -> dict[str, Float32[Array, "r 4"]]:
             )
         found.setdefault(name, []).append(box)
     return {name: np.array(boxes, np.float32) for name, boxes in found.items()}
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    """DELF's files of boxes below a folder, by the photo's name without its ending."""
+    found = {
+        _without_suffix(path.relative_to(folder).as_posix()): path
+        for path in sorted(folder.rglob(f"*{ENDING}"))
+    }
+    if not found:
+        raise DataError(
+            f"the folder {folder} has no {ENDING} files", f"db/1.jpg has its boxes in {folder}/db/1{ENDING}"
+        )
+    return found
+
+
+def _without_suffix(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _in_file(file: Path | None, photo: Path, least: float) -> Float32[Array, "r 4"]:
+    """Boxes of a file of DELF's in px of the stored photo; none without a file."""
+    if file is None:
+        return np.zeros((0, 4), np.float32)
+    found = read_boxes_file(file)
+    width, height = image_header(photo)[0]
+    kept = found.boxes[found.scores >= least][:, [1, 0, 3, 2]]
+    return kept * np.array([width, height, width, height], np.float32)
 
 
 def inside_each(

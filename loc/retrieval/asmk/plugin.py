@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loc.errors import DataError, PluginError, StoreError
 from loc.plugins.protocols import Arrays, PluginConfig, WeightFile
@@ -21,10 +21,14 @@ from loc.retrieval.asmk.inverted import InvertedFile, decode, encode
 from loc.retrieval.asmk.kernel import Kernel
 from loc.retrieval.asmk.local import LocalSpace, learned_space, sampled, unit_rows
 from loc.retrieval.asmk.words import Codebook, train_words
+from loc.runtime.images import content_hash
 from loc.types import LocalFeatures
+from loc.weights.tensorflow.codebooks import codebook_files, codebook_path, open_codebook
 
 Array = np.ndarray
 _STATE_KEYS = ("center", "projection", "codebook")
+#: Options of learning.
+_LEARNING = ("words", "dim", "train_descriptors", "iterations", "seed")
 #: Words of the published codebooks, and descriptors for each of them below which there are fewer words.
 _MOST_WORDS, _ROWS_PER_WORD = 65_536, 16
 
@@ -34,6 +38,11 @@ class AsmkConfig(RegionsConfig):
 
     words: int | None = Field(
         None, ge=1, le=2**20, description="visual words; null: 65,536, or one for 16 descriptors"
+    )
+    codebook: str | None = Field(
+        None,
+        description="words that are there already, of descriptors without PCA: a release"
+        " (rparis6k_codebook_65536, roxford5k_…), or a file .npy (words, d) or .safetensors",
     )
     dim: int | None = Field(128, ge=1, description="PCA of descriptors to so many values; null: none")
     max_keypoints: int | None = Field(1000, ge=1, description="keypoints per image, by score; null: all")
@@ -48,6 +57,17 @@ class AsmkConfig(RegionsConfig):
     train_descriptors: int = Field(500_000, ge=1, description="random sample that the words are learned from")
     iterations: int = Field(20, ge=1, description="of k-means")
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _codebook_as_it_is(cls, given: Any) -> Any:
+        """With a codebook nothing is learned, and what says how is refused."""
+        if not isinstance(given, dict) or given.get("codebook") is None:
+            return given
+        learned = [name for name in _LEARNING if given.get(name) is not None]
+        if learned:
+            raise ValueError(f"with a codebook nothing is learned: leave out {', '.join(learned)}")
+        return {**given, "dim": None}
 
 
 class Asmk:
@@ -73,15 +93,31 @@ class Asmk:
         self.config = config
         self._space: LocalSpace | None = None
         self._codebook: Codebook | None = None
+        if config.codebook is not None:
+            self._codebook = Codebook(open_codebook(config.codebook))
+
+    @classmethod
+    def learns(cls, config: AsmkConfig) -> bool:
+        """Whether a configuration learns its words."""
+        return config.codebook is None
+
+    @classmethod
+    def weights_for(cls, config: AsmkConfig) -> tuple[WeightFile, ...]:
+        """The released codebook that a configuration names, if it does."""
+        return () if config.codebook is None else codebook_files(config.codebook)
 
     def fit(self, inputs: Iterable[LocalFeatures]) -> Arrays:
         """Learn the PCA and the codebook from the database images, in order of their names.
+
+        With a codebook from a file it returns no array.
 
         Raises:
             DataError: no image has a descriptor.
             ContractError: descriptors of several dimensions.
         """
         options = self.config
+        if options.codebook is not None:
+            return {}
         rows = sampled(inputs, options.train_descriptors, best=options.max_keypoints, seed=options.seed)
         if not len(rows):
             raise DataError(
@@ -99,6 +135,8 @@ class Asmk:
         Raises:
             StoreError: an array is missing, or their shapes do not fit together.
         """
+        if self.config.codebook is not None:
+            return
         missing = [key for key in _STATE_KEYS if key not in state]
         if missing:
             raise StoreError(f"the state of asmk lacks {', '.join(missing)}", "fit it again")
@@ -114,18 +152,28 @@ class Asmk:
         Raises:
             PluginError: no state has been loaded.
             ContractError: descriptors of another dimension than the fitted ones.
+            DataError: or than the words of a file.
         """
-        if self._space is None or self._codebook is None:
+        if self._codebook is None:
             raise PluginError("asmk has no codebook yet", "call fit, then load_state with its result")
-        return [self._row(features, self._space, self._codebook) for features in inputs]
+        return [self._row(features, self._codebook) for features in inputs]
 
-    def _row(self, features: LocalFeatures, space: LocalSpace, codebook: Codebook) -> Array:
+    def _row(self, features: LocalFeatures, codebook: Codebook) -> Array:
         options = self.config
         best = np.argsort(-features.scores, kind="stable")[: options.max_keypoints]
         if not len(best):
             nothing = self._kind(signature(residuals(np.zeros((0, codebook.dim), np.float32), codebook)))
             return encode(nothing, nothing)
-        rows = space(unit_rows(features.descriptors[best]))
+        rows = unit_rows(features.descriptors[best])
+        if self._space is not None:
+            rows = self._space(rows)
+        elif rows.shape[1] != codebook.dim:
+            raise DataError(
+                f"the words of the codebook {options.codebook} have {codebook.dim} values, the descriptors"
+                f" {rows.shape[1]}",
+                "use the features that it was learned on (those of Detect-to-Retrieve: features=delf_gld), or"
+                " drop globals.codebook to learn one on yours",
+            )
         parts = inside_each(features, best, options)
         index = residuals(rows, codebook, assignments=options.assignments)
         if parts:
@@ -139,8 +187,9 @@ class Asmk:
 
     @classmethod
     def inputs(cls, config: AsmkConfig) -> dict[str, Any]:
-        """What the fingerprint says of the boxes."""
-        return source_of_boxes(config)
+        """What the fingerprint says of the boxes, and of a codebook that is no release."""
+        path = None if config.codebook is None else codebook_path(config.codebook)
+        return source_of_boxes(config) | ({} if path is None else {"codebook": content_hash(path)})
 
     @classmethod
     def boxes(cls, config: AsmkConfig) -> BoxFinder | None:

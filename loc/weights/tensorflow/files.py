@@ -30,10 +30,11 @@ _LICENCE = "Apache-2.0 (tensorflow/models; the authors state no other for the we
 _PAPERS = {
     "delf": "H. Noh et al., Large-Scale Image Retrieval with Attentive Deep Local Features, ICCV 2017",
     "delg": "B. Cao et al., Unifying Deep Local and Global Features for Image Search, ECCV 2020",
+    "codebook": "M. Teichmann et al., Detect-to-Retrieve, CVPR 2019",
     "global": "T. Weyand et al., Google Landmarks Dataset v2, CVPR 2020",
 }
 _KEY = "loc.facts"
-Kind = Literal["delf", "delg", "global"]
+Kind = Literal["delf", "delg", "global", "codebook"]
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,28 @@ def open_model(file: WeightFile) -> Model:
     Raises:
         WeightsError: as :func:`loc.weights.files.locate` and :func:`convert`; or the file is damaged.
     """
+    return load(converted_file(file))
+
+
+def converted_file(file: WeightFile) -> Path:
+    """Where the converted file of a card is; made in the cache when an archive is first used."""
     path = locate(file)
-    if path.suffix != ".safetensors":
-        stem = path.name.removesuffix(".tar.gz")
-        made = cache_folder() / f"{stem}-{sha256_of(path)[:12]}.safetensors"
-        try:
-            made.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(made.with_name(f".{made.name}.lock")):
-                if not made.is_file():
-                    log.warning("converting %s (SHA-256 %s)", path, sha256_of(path))
-                    save(convert(path), made)
-        except OSError as error:
-            raise WeightsError(
-                f"cannot write {made}: {error.strerror}",
-                "choose another cache with LOC_CACHE_DIR, or convert by hand: loc weights convert",
-            ) from error
-        path = made
-    return load(path)
+    if path.suffix == ".safetensors":
+        return path
+    stem = path.name.removesuffix(".tar.gz")
+    made = cache_folder() / f"{stem}-{sha256_of(path)[:12]}.safetensors"
+    try:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(made.with_name(f".{made.name}.lock")):
+            if not made.is_file():
+                log.warning("converting %s (SHA-256 %s)", path, sha256_of(path))
+                save(convert(path), made)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot write {made}: {error.strerror}",
+            "choose another cache with LOC_CACHE_DIR, or convert by hand: loc weights convert",
+        ) from error
+    return made
 
 
 def load(path: Path) -> Model:
@@ -108,7 +114,7 @@ def load(path: Path) -> Model:
     Raises:
         WeightsError: the file is damaged, was not made by ``loc weights convert``, or is no network.
     """
-    facts, tensors = _read(path)
+    facts, tensors = read_converted(path)
     if not isinstance(facts, NetworkFacts):
         raise WeightsError(f"{path} holds a {facts.kind}, no network", "see: loc weights convert --help")
     convolutions = {name for name, _ in layers(facts.backbone, 4 if facts.pooling else 3)} | {"pool"}
@@ -153,7 +159,12 @@ def save(converted: Converted, path: Path) -> None:
         ) from error
 
 
-def _read(path: Path) -> tuple[Facts, dict[str, torch.Tensor]]:
+def read_converted(path: Path) -> tuple[Facts, dict[str, torch.Tensor]]:
+    """The facts and tensors of a converted file, as they are.
+
+    Raises:
+        WeightsError: it is damaged, of another version, or was not made by ``loc weights convert``.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

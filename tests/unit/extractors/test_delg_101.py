@@ -68,7 +68,7 @@ def weights(delf_models, variables, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (97, 130, 3)).astype(np.float32)
+    return np.random.default_rng(1).integers(0, 256, (65, 98, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

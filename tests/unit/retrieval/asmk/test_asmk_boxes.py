@@ -20,6 +20,7 @@ from loc.retrieval.asmk.boxes import (
     with_boxes,
 )
 from loc.types import LocalFeatures
+from loc.weights.tensorflow.boxes import Boxes, write_boxes
 
 ALL = np.arange(4)
 
@@ -42,6 +43,37 @@ def test_given_boxes(tmp_path, corners) -> None:
     before = source_of_boxes(config)
     path.write_text("c.jpg 1 2 3 4\n")
     assert source_of_boxes(config) != before
+
+
+def test_boxes_of_delf(tmp_path, corners) -> None:
+    """A folder of .boxes, in parts of the stored photo's sides; a low score does not count."""
+    (tmp_path / "boxes/db").mkdir(parents=True)
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.b.png")
+    given = np.array([[0, 0, 1, 0.5], [0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)  # y x y x
+    scores = np.array([0.9, 0.05, 0.1], np.float32)
+    write_boxes(tmp_path / "boxes/db/a.b.boxes", Boxes(given, scores, np.ones(3, np.int32)))
+    config = RegionsConfig(regions="boxes", boxes=tmp_path / "boxes")
+    find = box_finder(config)
+    boxes = find("db/a.b.jpg", tmp_path / "a.b.png")
+    np.testing.assert_array_equal(boxes, [[0, 0, 20, 20], [0, 10, 40, 20]])
+    assert [part.tolist() for part in inside_each(with_boxes(corners, boxes), ALL, config)] == [
+        [0, 2],
+        [2, 3],
+    ]
+    every = RegionsConfig(regions="boxes", boxes=tmp_path / "boxes", min_box_score=0)
+    assert len(box_finder(every)("db/a.b.jpg", tmp_path / "a.b.png")) == 3
+    assert find("db/unlisted.jpg", tmp_path / "a.b.png").shape == (0, 4)
+    before = source_of_boxes(config)
+    write_boxes(tmp_path / "boxes/db/a.b.boxes", Boxes(given[:1], scores[:1], np.ones(1, np.int32)))
+    assert source_of_boxes(config) != before
+
+
+def test_a_folder_without_boxes(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"has no \.boxes files"):
+        box_finder(RegionsConfig(regions="boxes", boxes=tmp_path))
+    (tmp_path / "a.boxes").write_bytes(b"\x0a\xff")
+    with pytest.raises(DataError, match=r"a\.boxes cannot be read"):
+        box_finder(RegionsConfig(regions="boxes", boxes=tmp_path))("a.jpg", tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("line", ["a.jpg 1 2 3", "a.jpg 1 2 x 4", "a.jpg 5 2 3 4", "a.jpg 1 2 nan 4"])
