@@ -174,20 +174,19 @@ def info(folder: Folder, json: Json = False) -> None:
     photos += f", {found['blank']} of them blank: no search finds them" if found["blank"] else ""
     photos += f", {found['photos_missing']} no longer where they were" if found["photos_missing"] else ""
     rows = [["images", photos], ["made of", _made_of(found)]]
-    for section in ("features", "globals"):
-        rows += [[section, _block(found, section)]] if found[section] else []
-    rows += [
-        [f"{section} fit", f"{fit}: learned at the first build, used for queries and added photos"]
-        for section, fit in found["fits"].items()
-    ]
-    rows += [
-        ["photos in", root["path"] + (f" as {root['prefix']}/" if root["prefix"] else "")]
-        for root in found["folders"]
-    ]
-    rows += [["vectors", ", ".join(f"{name} {_plain(value)}" for name, value in vectors.items())]]
-    rows += [
-        ["on disk", ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in found["bytes"].items() if size)]
-    ]
+    for section, method in found["methods"].items():
+        weights = ", ".join(found["weights"][section])
+        rows.append([section, f"{method}, weights {weights}" if weights else method])
+    for section, fit in found["fits"].items():
+        rows.append(["learned", f"{section} {fit}: at the first build; queries and added photos use it"])
+    for root in found["folders"]:
+        rows.append(["photos in", root["path"] + (f" as {root['prefix']}/" if root["prefix"] else "")])
+    rows.append(["vectors", f"{vectors['vectors']} of {vectors['dim']} values, {_layout(vectors)}"])
+    rows.append(
+        ["compaction", "advised: loc index compact DIR" if vectors["compaction_advised"] else "not needed"]
+    )
+    sizes = [f"{part} {size / 1e6:.1f} MB" for part, size in found["bytes"].items() if size >= 1e5]
+    rows.append(["on disk", ", ".join(sizes) or "less than 0.1 MB"])
     print_rows(["what", "value"], rows)
 
 
@@ -254,14 +253,12 @@ def _made_of(found: dict[str, Any]) -> str:
     }[found["of"]]
 
 
-def _block(found: dict[str, Any], section: str) -> str:
-    options = ", ".join(f"{name}={_plain(value)}" for name, value in found[section].items() if name != "use")
-    weights = ", ".join(found["weights"][section])
-    return f"{found[section]['use']} ({options})" + (f", weights {weights}" if weights else "")
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _layout(vectors: dict[str, Any]) -> str:
+    text = str(vectors["kind"])
+    if vectors["lists"] is not None:
+        text += f", {vectors['probes']} of {vectors['lists']} lists searched"
+    changed = [(vectors["delta_vectors"], "added since compaction"), (vectors["dead_vectors"], "removed")]
+    return ", ".join([text, *(f"{count} {what}" for count, what in changed if count)])
 
 
 def _total(places: Places) -> int:

@@ -217,8 +217,8 @@ class Retriever:
         else:
             rows, similarities = index.search(vectors, depth)
             found = list(zip(rows[0].tolist(), similarities[0].tolist(), strict=True))
-        names = index.names
-        return [(names[row], float(score)) for row, score in found if row >= 0]
+        names, known = index.names, self.places.table.images  # another process may be removing some
+        return [(names[row], float(score)) for row, score in found if row >= 0 and names[row] in known]
 
     def _verified(
         self,
@@ -274,7 +274,7 @@ def search_vectors(places: Places, file: Path, k: int, *, names_file: Path | Non
         images = tuple(
             Found(names[each], float(score), places.path(names[each]))
             for each, score in zip(rows[0].tolist(), similarities[0].tolist(), strict=True)
-            if each >= 0
+            if each >= 0 and names[each] in places.table.images
         )
         answers.append(Answer(name, "ranked", images=images))
     return answers

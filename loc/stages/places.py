@@ -26,6 +26,7 @@ from loc.errors import DataError, StoreError
 from loc.plugins.blocks import resolve_block
 from loc.retrieval.index import VectorIndex
 from loc.retrieval.indexing.files import POINTER
+from loc.retrieval.rejection import method_name
 from loc.runtime.runtime import Runtime
 from loc.stages.places_describe import describe, forget, unit_rows
 from loc.stages.places_files import (
@@ -190,6 +191,11 @@ class Places:
         """What it holds and was made with, for people and scripts."""
         card, images = self.card, self.table.images
         missing = [name for name in images if not _is_there(self.path(name))]
+        plugins = {
+            section: resolve_block(section, block)
+            for section, block in (("features", card.features), ("globals", card.globals))
+            if block is not None
+        }
         return {
             "folder": str(self.folder),
             "of": card.of,
@@ -198,10 +204,9 @@ class Places:
             "photos_missing": len(missing),
             "features": card.features,
             "globals": card.globals,
+            "methods": {section: method_name(plugin) for section, plugin in plugins.items()},
             "weights": {
-                section: [file.name for file in resolve_block(section, block).weights]
-                for section, block in (("features", card.features), ("globals", card.globals))
-                if block is not None
+                section: [file.name for file in plugin.weights] for section, plugin in plugins.items()
             },
             "fits": dict(sorted(card.fits.items())),
             "folders": [root.model_dump() for root in card.roots],

@@ -124,12 +124,17 @@ class ImageTable:
             StoreError: a file is damaged or says what cannot be.
         """
         self._folder = folder / "images"
-        self._numbers = sorted(
-            int(path.stem) for path in self._folder.glob("*.json") if re.fullmatch(r"\d{1,9}", path.stem)
-        )
         self.images: dict[str, Image] = {}
-        for number in self._numbers:
-            self._read(self._path(number), roots)
+        while True:
+            self._numbers = self._listed()
+            try:
+                for number in self._numbers:
+                    self._read(self._path(number), roots)
+                return
+            except StoreError:
+                if set(self._numbers) <= set(self._listed()):
+                    raise
+                self.images.clear()  # another process has compacted the table meanwhile
 
     @property
     def files(self) -> int:
@@ -155,6 +160,10 @@ class ImageTable:
         for number in old:
             self._path(number).unlink(missing_ok=True)
             self._numbers.remove(number)
+
+    def _listed(self) -> list[int]:
+        stems = [path.stem for path in self._folder.glob("*.json")]
+        return sorted(int(stem) for stem in stems if re.fullmatch(r"[0-9]{6,9}", stem))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.json"

@@ -48,19 +48,19 @@ def given_photos(
     """
     given = Given(list(card.roots))
     for item in photos:
+        base = (item if item.is_dir() else item.parent).resolve()
         if item.is_dir():
-            files = [item.absolute() / name for name in list_photos(item)]
+            files = [base / name for name in list_photos(item)]
             if not files:
                 raise DataError(
                     f"there is no photo in {item}",
                     "give a folder with .jpg, .png, … files, in sub-folders or not",
                 )
-            base = item
         elif item.exists():
-            files, base = [item.absolute()], item.parent
+            files = [base / item.name]
         else:
             raise DataError(f"{item} does not exist", "give folders of photos, or photos")
-        _take(given, files, base.absolute(), prefix)
+        _take(given, files, base, prefix)
     known = {str(path_of(card, name, each)): name for name, each in images.items() if each.root >= 0}
     for name in sorted(given.paths):
         _refuse_collision(given, name, card, images, known)
