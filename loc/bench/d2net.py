@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loc.bench.methods_pairs import fundamental_matrix
 from loc.bench.ratio import Ratio, Size, speed_of
 from loc.bench.trunks import besides_trunk, made_image, peak_memory, say_peak, waiting
 from loc.errors import DataError
@@ -25,6 +24,7 @@ from loc.plugins.precision import Precision, resolve_precision
 from loc.runtime.extraction import PhotoExtractor, PhotoFile
 from loc.runtime.images import list_photos, prepare, read_photo
 from loc.runtime.select import coverage
+from loc.sfm.twoview import fundamental_matrix
 from loc.types import LocalFeatures
 from loc.weights.files import find
 

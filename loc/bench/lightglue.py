@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loc.bench.methods_pairs import fundamental_matrix
 from loc.bench.ratio import Ratio, Size, Timed, seconds
 from loc.conventions import center_from_corner
 from loc.errors import LocError
@@ -18,6 +17,7 @@ from loc.plugins.contract_samples import SHIFT_XY, textured_canvas
 from loc.plugins.precision import resolve_precision
 from loc.runtime.extraction import PhotoExtractor, PhotoFile
 from loc.runtime.images import list_photos
+from loc.sfm.twoview import fundamental_matrix
 from loc.types import LocalFeatures, Matches
 
 MOST_OF_HLOC, LEAST_INLIERS = 1.0, 0.97

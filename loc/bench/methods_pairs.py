@@ -22,8 +22,8 @@ from loc.conventions import corner_from_center
 from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import ResolvedPlugin
 from loc.runtime.extraction import PhotoFile, Skipped, extract_many
-from loc.runtime.images import read_photo
 from loc.runtime.runtime import Runtime
+from loc.sfm.twoview import fundamental_matrix
 from loc.stages.learn import fitted_extractor
 from loc.stores.files import write_atomically
 from loc.types import ImageRecord, LocalFeatures
@@ -34,14 +34,8 @@ DAY_NIGHT = "day-night"
 #: A pair is right if annotated points lie this near to the estimated epipolar lines, px of the shrunk photos.
 WITHIN_PX = 12.0
 MATCHES = "matches.npz"
-#: MAGSAC++ (OpenCV), for every method alike: largest error of a match, px of the shrunk photos.
-_MAX_ERROR_PX = 3.0
-_CONFIDENCE = 0.9999
-_TRIALS = 100_000
 #: With twenty good matches among three hundred an estimate is partly luck: the median of so many is judged.
 _ESTIMATES = 9
-#: A fundamental matrix needs this many matches.
-_LEAST = 8
 
 
 @dataclass(frozen=True)
@@ -164,30 +158,6 @@ def judge(
     return row, middle[3]
 
 
-def fundamental_matrix(
-    first: Float64[Array, "n 2"], second: Float64[Array, "n 2"], *, seed: int = 0
-) -> tuple[Float64[Array, "3 3"] | None, Bool[Array, " n"]]:
-    """The matrix ``F`` with ``second^T F first = 0`` for most matches, and which they are.
-
-    D. Barath et al., MAGSAC++, CVPR 2020; OpenCV's.
-    """
-    import cv2
-
-    none = np.zeros(len(first), bool)
-    if len(first) < _LEAST:
-        return None, none
-    params = cv2.UsacParams()
-    params.threshold, params.confidence, params.maxIterations = _MAX_ERROR_PX, _CONFIDENCE, _TRIALS
-    params.randomGeneratorState, params.isParallel = seed, False
-    params.sampler, params.score = cv2.SAMPLING_UNIFORM, cv2.SCORE_METHOD_MAGSAC
-    params.loMethod, params.loIterations, params.loSampleSize = cv2.LOCAL_OPTIM_SIGMA, 10, 50
-    params.final_polisher = cv2.MAGSAC
-    matrix, inliers = cv2.findFundamentalMat(first, second, params)
-    if matrix is None or matrix.shape != (3, 3):
-        return None, none
-    return np.asarray(matrix, np.float64), inliers.ravel().astype(bool)
-
-
 def epipolar_distances_px(
     matrix: Float64[Array, "3 3"], first: Float64[Array, "n 2"], second: Float64[Array, "n 2"]
 ) -> Float64[Array, " n"]:
@@ -214,28 +184,15 @@ def _save(path: Path, arrays: dict[str, Array]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def draw_pairs(data: Path, folder: Path, *, height: int = 480) -> Iterator[tuple[str, Array]]:
-    """Pictures of what :func:`measure_pairs` matched: ``(name, BGR image)``, inliers lines, others dots."""
-    import cv2
+def draw_pairs(data: Path, folder: Path) -> Iterator[tuple[str, Array]]:
+    """Pictures of what :func:`measure_pairs` matched: ``(name, RGB image)``, inliers lines, others dots."""
+    from loc.viz.matchpair import ShownPhoto, draw_matches
 
+    none = np.zeros((0, 2))
     with np.load(folder / MATCHES) as kept:
         for pair in read_pairs(data):
-            photos = [read_photo(data / name, color="rgb").pixels for name in pair.photos]
-            scales = [height / photo.shape[0] for photo in photos]
-            shown = [
-                cv2.resize(photo[..., ::-1], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                for photo, scale in zip(photos, scales, strict=True)
-            ]
-            canvas = np.hstack(shown)
-            start = kept[f"{pair.name}:xy0"] * scales[0]
-            end = kept[f"{pair.name}:xy1"] * scales[1] + [shown[0].shape[1], 0]
-            inliers = kept[f"{pair.name}:inliers"]
-            lines = np.stack([start, end], axis=1).astype(int).tolist()
-            for row, (left, right) in enumerate(lines):  # as lines, the wrong ones would hide the photos
-                if not inliers[row]:
-                    for point in (left, right):
-                        cv2.circle(canvas, point, 2, (60, 60, 220), -1, cv2.LINE_AA)
-            for row, (left, right) in enumerate(lines):
-                if inliers[row]:
-                    cv2.line(canvas, left, right, (60, 220, 60), 1, cv2.LINE_AA)
-            yield pair.name.replace("/", "_"), canvas
+            left, right = (
+                ShownPhoto(data / photo, kept[f"{pair.name}:xy{side}"], none)
+                for side, photo in enumerate(pair.photos)
+            )
+            yield pair.name.replace("/", "_"), draw_matches(left, right, kept[f"{pair.name}:inliers"])

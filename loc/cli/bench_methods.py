@@ -91,7 +91,7 @@ def _print(title: str, header: list[str], rows: list[list[str]], *, markdown: bo
 
 def _draw(results: list[Any], root: Path, folder: Path) -> None:
     """One picture per method and pair by day and night."""
-    import cv2
+    from PIL import Image
 
     from loc.bench.methods import PAIRS
     from loc.bench.methods_pairs import draw_pairs
@@ -102,4 +102,4 @@ def _draw(results: list[Any], root: Path, folder: Path) -> None:
         if result.set == PAIRS:
             for name, picture in draw_pairs(root / PAIRS, result.folder):
                 with writing(folder):
-                    cv2.imwrite(str(folder / f"{name}-{result.method}.png"), picture)
+                    Image.fromarray(picture).save(folder / f"{name}-{result.method}.png")

@@ -9,7 +9,6 @@ import pytest
 
 from loc.bench.methods_pairs import (
     epipolar_distances_px,
-    fundamental_matrix,
     judge,
     measure_pairs,
     read_pairs,
@@ -17,6 +16,7 @@ from loc.bench.methods_pairs import (
 from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import resolve_block
 from loc.runtime.runtime import Runtime
+from loc.sfm.twoview import fundamental_matrix
 
 #: A camera that moves to the side: epipolar lines are the rows of the photo.
 SIDEWAYS = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
