@@ -25,10 +25,12 @@ from loc.nets.vgg16 import (
     FIRST_CENTER_PX,
     LEAST_SIDE_PX,
     STRIDE,
+    VGG16_FEATURES,
     VGG16_FILES,
     Blocks,
     Vgg16,
     preprocessed,
+    vgg16_files,
 )
 from loc.plugins.precision import Precision, torch_dtype
 from loc.plugins.protocols import Arrays, WeightFile
@@ -62,7 +64,7 @@ class DelfOts:
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "Apache-2.0"
     paper: ClassVar[str] = "H. Noh et al., DELF, ICCV 2017; K. Simonyan and A. Zisserman, VGG, ICLR 2015"
-    weights: ClassVar[tuple[WeightFile, ...]] = VGG16_FILES
+    weights: ClassVar[tuple[WeightFile, ...]] = (*VGG16_FILES, VGG16_FEATURES)
     pixel_origin: ClassVar[PixelOrigin] = "center"
     color: ClassVar[Literal["rgb", "gray"]] = "rgb"
     parallel: ClassVar[Literal["batch", "process"]] = "batch"
@@ -88,6 +90,11 @@ class DelfOts:
         self.config = config
         self._trunk = Vgg16(device=device, dtype=torch_dtype(config.precision, device), blocks=blocks)
         self._project: Projection | None = None
+
+    @classmethod
+    def weights_for(cls, config: DelfOtsConfig) -> tuple[WeightFile, ...]:  # noqa: ARG003
+        """The files that a configuration needs."""
+        return vgg16_files()
 
     def fit(self, inputs: Iterable[LocalFeatures]) -> Arrays:
         """Learn the PCA from the raw descriptors of database images.

@@ -13,7 +13,7 @@ from loc.errors import ConfigError
 from loc.globals.cirtorch import RELEASES, CirtorchTrunk, card
 from loc.globals.pooling import Pooled, PoolingConfig, Trunk, VggTrunk
 from loc.nets.pooling import gem, unit
-from loc.nets.vgg16 import VGG16_FILES
+from loc.nets.vgg16 import VGG16_FEATURES, VGG16_FILES, vgg16_files
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
 from loc.weights.files import locate
@@ -44,13 +44,13 @@ class Gem(Pooled):
 
     Config: ClassVar[type[PoolingConfig]] = GemConfig
     paper: ClassVar[str] = "F. Radenović et al., Fine-tuning CNN Image Retrieval, TPAMI 2018"
-    weights: ClassVar[tuple[WeightFile, ...]] = (*VGG16_FILES, *RELEASES)
+    weights: ClassVar[tuple[WeightFile, ...]] = (*VGG16_FILES, VGG16_FEATURES, *RELEASES)
     config: GemConfig
 
     @classmethod
     def weights_for(cls, config: GemConfig) -> tuple[WeightFile, ...]:
         """The files that a configuration needs."""
-        return VGG16_FILES if config.weights == _OFF_THE_SHELF else (card(config.weights),)
+        return vgg16_files() if config.weights == _OFF_THE_SHELF else (card(config.weights),)
 
     def open_trunk(self) -> Trunk:
         if self.config.weights == _OFF_THE_SHELF:

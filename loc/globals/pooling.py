@@ -7,7 +7,7 @@ G. Tolias and O. Chum, Fine-tuning CNN Image Retrieval with No Human Annotation,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,7 +15,15 @@ from pydantic import Field, field_validator
 
 from loc.errors import ContractError, DataError
 from loc.nets.pooling import crow, mac, spoc, unit
-from loc.nets.vgg16 import LEAST_SIDE_PX, VGG16_FILES, Blocks, Vgg16, preprocessed
+from loc.nets.vgg16 import (
+    LEAST_SIDE_PX,
+    VGG16_FEATURES,
+    VGG16_FILES,
+    Blocks,
+    Vgg16,
+    preprocessed,
+    vgg16_files,
+)
 from loc.nets.whitening import Moments, check_whitening, whitened
 from loc.plugins.precision import Precision, torch_dtype
 from loc.plugins.protocols import Arrays, PluginConfig, WeightFile
@@ -58,7 +66,7 @@ class Pooled:
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "Apache-2.0"
     paper: ClassVar[str]
-    weights: ClassVar[tuple[WeightFile, ...]] = VGG16_FILES
+    weights: ClassVar[tuple[WeightFile, ...]] = (*VGG16_FILES, VGG16_FEATURES)
     source: ClassVar[Literal["image", "features"]] = "image"
     color: ClassVar[Literal["rgb", "gray"]] = "rgb"
     min_side: ClassVar[int] = LEAST_SIDE_PX
@@ -74,6 +82,11 @@ class Pooled:
         self.published: tuple[Array, Array] | None = None
         self.trunk = self.open_trunk()
         self._state: Arrays | None = None
+
+    @classmethod
+    def weights_for(cls, config: Any) -> tuple[WeightFile, ...]:  # noqa: ARG003
+        """The files that a configuration needs."""
+        return vgg16_files()
 
     @classmethod
     def learns(cls, config: PoolingConfig) -> bool:
