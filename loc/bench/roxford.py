@@ -130,10 +130,11 @@ def retrieval_table(
                 yield Row(data.name, label, "", note=PARITY_ONLY)
                 continue
             plugin = plugin.ready(runtime.torch_device)
-            rows, asked = _described(plugin, local)
+            rows, asked, missing = _described(plugin, local)
         except LocError as error:
             yield Row(data.name, label, "", note=error.message)
             continue
+        note = f"photos without a descriptor: {missing}" if missing else ""
         for name, config in options.items():
             try:
                 ranking = ranking_of(
@@ -150,7 +151,7 @@ def retrieval_table(
                 continue
             found[name].append(order)
             width = None if rows.ndim == 1 else rows.shape[1]
-            yield Row(data.name, label, name, width, scores)
+            yield Row(data.name, label, name, width, scores, note)
     for name, orders in found.items():
         if fuse and len(orders) > 1:
             order, _ = fuse_ranks(orders, len(data.database))
@@ -172,8 +173,8 @@ def _scores(
     return scores
 
 
-def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array]:
-    """Descriptors of database and queries, zero (or no bytes) for photos that cannot be read."""
+def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array, int]:
+    """Descriptors of database and queries, and how many photos have none (zeros, or no bytes)."""
     database, queries, workdir, runtime = local.database, local.queries, local.workdir, local.runtime
     everything = [*database, *queries]
     if plugin.cls.source == "features":
@@ -200,7 +201,7 @@ def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array
         for row, image in enumerate(role):
             role_rows[row] = by_name.get(image.name, nothing)
         out.append(role_rows)
-    return out[0], out[1]
+    return out[0], out[1], len(everything) - len(names)
 
 
 def _records(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +68,9 @@ def roxford(
 ) -> None:
     """Measure mAP of retrieval on Revisited Oxford and Paris, the classic sets, or sets in their format."""
     from loc.bench.roxford import rank_options, retrieval_table
+    from loc.errors import ConfigError
     from loc.layouts.revisited import open_sets
+    from loc.plugins.blocks import resolve_block
     from loc.plugins.registry import list_plugins
 
     rankings = rank or ["similarity"]
@@ -75,6 +78,10 @@ def roxford(
         rank_options(each)  # a typing mistake is told before photos are read
     registered = [info.name for info in list_plugins("global") if info.name != _BRIDGE]
     chosen = blocks_of(methods, "--methods") if methods else registered
+    for block in chosen if methods else ():
+        resolve_block("globals", block)
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output} is no folder", "name a new folder, or one of an earlier run")
     rows: list[Row] = []
     with ExitStack() as stack:
         if output is None:
@@ -106,13 +113,17 @@ def blocks_of(text: str, option: str) -> list[Any]:
 
     from loc.errors import ConfigError
 
+    blocks: Any = None
     if not text.startswith(("[", "{")):
-        return text.split(",")
-    try:
-        blocks = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
-    except yaml.YAMLError:
-        blocks = None
-    if not isinstance(blocks, list) or not all(isinstance(block, str | dict) for block in blocks):
+        blocks = [name.strip() for name in text.split(",") if name.strip()]
+    else:
+        with suppress(yaml.YAMLError):
+            blocks = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+    if (
+        not isinstance(blocks, list)
+        or not blocks
+        or not all(isinstance(block, str | dict) for block in blocks)
+    ):
         raise ConfigError(
             f"{option} {text!r} is no list of plug-ins",
             f"e.g. {option} '[name, {{use: name, option: 21}}]'",
@@ -135,6 +146,6 @@ def _cells(row: Row, protocols: list[str]) -> list[str]:
     if row.scores:
         scores = [row.scores[name] for name in protocols]
         numbers = [each.mean_ap for each in scores] + [each.mean_precision[-1] for each in scores]
-        values = [f"{100 * number:.1f}" for number in numbers]
+        values = [f"{100 * number:.1f}" if isfinite(number) else "–" for number in numbers]
     dimension = "" if row.dimension is None else str(row.dimension)
     return [row.method, row.ranking, dimension, *values, row.note]

@@ -141,9 +141,15 @@ def photo_finder(folder: Path) -> Callable[[str], Path]:
         if path.suffix.lower() in _PHOTO_SUFFIXES:
             by_stem.setdefault(path.stem, path)
 
+    def is_photo(path: Path) -> bool:
+        try:
+            return path.is_file()
+        except OSError:  # a name that is too long, say
+            return False
+
     def find(name: str) -> Path:
         for candidate in (root / name, *(root / f"{name}{suffix}" for suffix in _PHOTO_SUFFIXES)):
-            if candidate.suffix.lower() in _PHOTO_SUFFIXES and candidate.is_file():
+            if candidate.suffix.lower() in _PHOTO_SUFFIXES and is_photo(candidate):
                 return candidate
         stem = Path(name).name.removesuffix(".jpg")
         if stem in by_stem:
@@ -162,6 +168,8 @@ def _truth(data: Any, path: Path, *, first: int) -> RetrievalTruth:
     images, queries, gnd = (_flat(data[key]) for key in ("imlist", "qimlist", "gnd"))
     if not all(isinstance(name, str) for name in (*images, *queries)):
         raise _broken(path, "imlist or qimlist holds something that is no name")
+    if not images or not queries:
+        raise _broken(path, f"it has {len(images)} database images and {len(queries)} queries")
     if len(gnd) != len(queries):
         raise _broken(path, f"it has {len(queries)} queries, and gnd of {len(gnd)}")
     boxes, labels = [], []
@@ -215,7 +223,7 @@ def _box(values: Any, query: str, path: Path) -> Box | None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
     except (ValueError, RecursionError) as error:

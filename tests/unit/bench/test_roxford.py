@@ -244,6 +244,35 @@ def test_reranking_without_weights_says_why(root):
     assert "delf" in row.note
 
 
+def test_photos_that_cannot_be_read_are_counted(root):
+    (root / "jpg/blue.png").write_bytes(b"no photo")
+    (row,) = table(root, [METHOD])
+    assert row.scores["medium"].mean_ap == 1
+    assert row.note == "photos without a descriptor: 1"
+
+
+def test_what_is_mistyped_is_told_before_photos_are_read(root, tmp_path):
+    (tmp_path / "file").touch()
+    for more, match in (
+        (["--methods", "nonesuch"], "no plug-in or preset is called 'nonesuch'"),
+        (["--methods", " , "], "is no list of plug-ins"),
+        (["--methods", METHOD, "-o", str(tmp_path / "file")], "is no folder"),
+    ):
+        result = CliRunner().invoke(app, ["bench", "roxford", "--root", str(root), *more])
+        assert result.exit_code == 2
+        assert match in result.output
+
+
+def test_a_protocol_without_right_images_has_no_number(root):
+    truth = json.loads((root / "gnd_coloured.json").read_text())
+    truth["gnd"][0] |= {"easy": [2, 3], "hard": []}
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    arguments = ["bench", "roxford", "--root", str(root), "--methods", METHOD, "--workers", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    (line,) = (line for line in result.output.splitlines() if line.startswith(METHOD))
+    assert line.split()[3:6] == ["100.0", "100.0", "–"]
+
+
 def test_command(root):
     arguments = ["bench", "roxford", "--root", str(root), "--methods", f"{METHOD},{UNCHECKED}"]
     result = CliRunner().invoke(app, [*arguments, "--workers", "1", "--device", "cpu", "--rank", "aqe"])

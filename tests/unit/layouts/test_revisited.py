@@ -197,6 +197,8 @@ def changed(**entry):
     ("data", "match"),
     [
         ([], "lacks imlist"),
+        ({**GOOD, "imlist": []}, "it has 0 database images and 1 queries"),
+        ({**GOOD, "qimlist": [], "gnd": []}, "it has 3 database images and 0 queries"),
         ({**GOOD, "gnd": []}, "1 queries, and gnd of 0"),
         ({**GOOD, "gnd": [{"bbx": None}]}, "query q has no labels"),
         ({**GOOD, "imlist": ["a", 1, "c"]}, "no name"),
@@ -227,6 +229,11 @@ def test_missing_and_unreadable_files(tmp_path):
             read_truth(tmp_path / f"gnd.{suffix}")
     with pytest.raises(DataError, match="is no ground truth"):
         read_truth(tmp_path / "gnd.txt")
+
+
+def test_json_of_windows_editors(tmp_path):
+    (tmp_path / "gnd.json").write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert read_truth(tmp_path / "gnd.json").images == ("a", "b", "c")
 
 
 def test_no_box_is_the_whole_photo(tmp_path):
@@ -297,5 +304,6 @@ def test_photos_are_found_in_folders_by_landmark(tmp_path):
     assert find("paris_defense_000605").parent.name == "defense"
     assert find("defense/paris_defense_000605.jpg").name == "paris_defense_000605.jpg"
     assert find("b").name == "b.JPG"
-    with pytest.raises(DataError, match="has no photo c"):
-        find("c")
+    for name in ("c", "c" * 400, "c\0", "c\ud800", "..", ""):
+        with pytest.raises(DataError, match="has no photo"):
+            find(name)
