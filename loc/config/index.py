@@ -30,4 +30,4 @@ class IndexConfig(Section):
         ge=0,
         description="ivfpq: candidates per neighbour wanted that are compared exactly; 0: none, codes decide",
     )
-    train: int | None = Field(None, ge=1, description="vectors to learn from; null: 64 per list")
+    train: int | None = Field(None, ge=1, description="vectors to learn from; null: 40 per list")

@@ -187,7 +187,9 @@ class VectorIndex:
             self._now = self._now.compacted()
             remove_generations(self.folder, keep=(number + 1, number))
 
-    def search(self, queries: Array, k: int, *, probes: int | None = None) -> tuple[Array, Array]:
+    def search(
+        self, queries: Array, k: int, *, probes: int | None = None, rescore: int | None = None
+    ) -> tuple[Array, Array]:
         """The most similar live vectors of every query.
 
         Equal similarities are ordered by image, then by vector. With an exact base the result is that of
@@ -197,6 +199,7 @@ class VectorIndex:
             queries: ``(q, dim)`` float32 of unit norm; one of zeros finds nothing.
             k: how many; more than there are is fine.
             probes: lists of an ivf or ivfpq base to look into; None: as configured.
+            rescore: candidates of an ivfpq base per neighbour that are compared exactly; None: as configured.
 
         Returns:
             Numbers of images (places in :attr:`names`) ``(q, k)`` int64, an image once per vector found,
@@ -212,7 +215,7 @@ class VectorIndex:
         values = np.full((len(asked), k), -np.inf, np.float32)
         heard = asked.any(axis=1)
         if heard.any() and k:
-            rows, values[heard] = self._now.nearest(asked[heard], k, probes)
+            rows, values[heard] = self._now.nearest(asked[heard], k, probes, rescore)
             numbers[heard] = self._now.contents.image_of(rows)
         return numbers, values
 

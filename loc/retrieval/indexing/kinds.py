@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from loc.config.index import IndexConfig
@@ -15,7 +16,7 @@ IVF_BYTES = 8 * 2**30
 #: Vectors per cell, or per value of a code, that k-means needs at least; faiss warns below.
 _LEAST = 39
 _CODE_VALUES = 256
-_TRAIN_PER_LIST = 64
+_TRAIN_PER_LIST = 40
 
 
 def choose(config: IndexConfig, count: int, dim: int) -> Kind:
@@ -46,11 +47,11 @@ def least(config: IndexConfig, kind: Kind, count: int) -> int:
 
 
 def lists(config: IndexConfig, count: int) -> int:
-    """Cells for ``count`` vectors: the power of two nearest to four times the square root."""
+    """Cells for ``count`` vectors: the power of two nearest to twice the square root."""
     if config.lists is not None:
         return config.lists
-    power = round(4 * count**0.5).bit_length() - 1
-    return int(max(1, min(2**power, count // _LEAST)))
+    power = round(math.log2(2 * math.sqrt(max(count, 1))))
+    return max(1, min(2**power, count // _LEAST))
 
 
 def probes(config: IndexConfig, cells: int) -> int:
@@ -58,7 +59,7 @@ def probes(config: IndexConfig, cells: int) -> int:
 
 
 def training_vectors(config: IndexConfig, kind: Kind, count: int) -> int:
-    wanted = config.train or max(_TRAIN_PER_LIST * lists(config, count), _TRAIN_PER_LIST * _CODE_VALUES)
+    wanted = config.train or _TRAIN_PER_LIST * max(lists(config, count), _CODE_VALUES)
     return min(count, max(wanted, least(config, kind, count)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from loc.retrieval.indexing import base as bases
-from loc.retrieval.indexing import exact
+from loc.retrieval.indexing import exact, kinds
 from loc.retrieval.indexing.changes import read_change, write_change
 from loc.retrieval.indexing.contents import Contents
 from loc.retrieval.indexing.files import (
@@ -94,14 +94,20 @@ class Snapshot:
         write_pointer(self.root, pointer)
         return Snapshot(self.root, pointer)
 
-    def nearest(self, queries: Array, k: int, probes: int | None) -> tuple[Array, Array]:
+    def nearest(self, queries: Array, k: int, probes: int | None, rescore: int | None) -> tuple[Array, Array]:
         """Best live rows ``(q, k)`` of unit queries, and similarities; -1 and -inf where there are fewer."""
         alive, slots = self.contents.alive, self.contents.slot_of_row
         rows, values = exact.nearest(queries, self.blocks, k, alive=alive, slots=slots)
         if self.base.blocks or not self.base.rows:
             return rows, values
+        config = self.pointer.config
         listed, similar = self.base.search(
-            queries, k, config=self.pointer.config, probes=probes, alive=alive, slots=slots
+            queries,
+            k,
+            probes=probes or kinds.probes(config, self.base.about["lists"]),
+            rescore=config.rescore if rescore is None else rescore,
+            alive=alive,
+            slots=slots,
         )
         rows, values = np.concatenate([rows, listed], axis=1), np.concatenate([values, similar], axis=1)
         return exact.best(rows, values, k, slots)
