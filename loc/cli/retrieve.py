@@ -52,9 +52,10 @@ def retrieve(
     from loc.stages.places import Places
 
     block = {"use": rerank, "candidates": candidates}
+    verification = validate(RerankConfig, block, where="rerank") if verify else None
     retriever = Retriever(
         Places.open(index),
-        verification=validate(RerankConfig, block, where="rerank") if verify else None,
+        verification=verification,
         features=features,
         rejection=None if rejection is None else Rejection.read(rejection),
         runtime=Runtime(device=device),

@@ -18,7 +18,7 @@ from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.joint import Described, joint
 from loc.retrieval.asmk.boxes import with_boxes
-from loc.retrieval.rejection import Evidence, Rejection, generic, method_name, shipped
+from loc.retrieval.rejection import Evidence, Rejection, generic, keypoints_used, method_name, shipped
 from loc.retrieval.verification import Verified, rerank
 from loc.runtime.extraction import PhotoExtractor
 from loc.runtime.runtime import Runtime
@@ -126,7 +126,7 @@ class Retriever:
         self._database = None
         if verification is not None and self._features is not None:
             self._database = _Database(places, self._features, self._runtime, verification.max_keypoints)
-        self.rejection = rejection or self._calibration()
+        self.rejection = self._calibration(rejection)
 
     def search(self, photo: Path | str | Array, k: int = 20, *, name: str | None = None) -> Answer:
         """The ``k`` best images by score, unverified. Arguments as of :meth:`retrieve`."""
@@ -162,13 +162,15 @@ class Retriever:
             return None
         return resolve_block("features", asked or "sift").ready(self._runtime.torch_device)
 
-    def _calibration(self) -> Rejection | None:
+    def _calibration(self, given: Rejection | None) -> Rejection | None:
+        """The one given, if it is for what makes the evidence here; else the one that comes with `loc`."""
         if self.verification is None or self._features is None:
             return None
-        known = None
-        if self._globals is not None:
-            known = shipped(method_name(self._globals), method_name(self._features), self.verification.use)
-        return known or generic()
+        overall = "votes" if self._globals is None else method_name(self._globals)
+        local = method_name(self._features)
+        if given is not None:
+            given.require(globals_name=overall, features_name=local, rerank=self.verification.use)
+        return given or shipped(overall, local, self.verification.use) or generic()
 
     def _answer(self, photo: Path | str | Array, k: int, name: str | None, *, verify: bool) -> Answer:
         label = name or ("image" if isinstance(photo, np.ndarray) else str(photo))
@@ -235,8 +237,8 @@ class Retriever:
         clock.lap("read candidates")
         ranked = rerank(features, candidates, database.get, config)
         clock.lap("verify")
-        counts = [(score, 0 if verified is None else verified.inliers) for _, score, verified in ranked]
-        evidence = Evidence.of(counts, len(features))
+        counts = [(score, verified.inliers) for _, score, verified in ranked if verified is not None]
+        evidence = Evidence.of(counts, keypoints_used(len(features), config))
         accepted = self.rejection.accepts(evidence)
         best = counts[0][1] if counts else 0
         return Answer(

@@ -13,6 +13,7 @@ from loc.runtime.runtime import Runtime
 from loc.stages.places import PARTS, Added, Places, taking_turns
 from loc.stages.places_describe import settled
 from loc.stages.places_files import FILE, Card, Of, read_card, write_card
+from loc.stages.places_photos import given_photos
 
 
 def build_places(
@@ -47,6 +48,7 @@ def build_places(
     else:
         card = _new_card(of or "global", features, globals_, index or IndexConfig(), runtime)
         _refuse_foreign(folder)
+        _require_there(items, card)
     with taking_turns(folder):
         if not started:
             write_card(folder, card)
@@ -133,6 +135,15 @@ def _same_method(
                 "leave the option out to go on with that index, or choose another folder with -o",
             )
     return card
+
+
+def _require_there(items: Sequence[Path], card: Card) -> None:
+    """Raise where there is nothing to build of, before anything is written."""
+    if card.of != "vectors":
+        given_photos(items, card, {})
+    for item in items:
+        if not item.exists():
+            raise DataError(f"{item} does not exist", "give hloc's global descriptors (.h5), or a .npy")
 
 
 def _told(value: Any, other: Any) -> str:

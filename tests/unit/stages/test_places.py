@@ -12,6 +12,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from walls import PLACES, VIEWS, wall_photo
 
 from loc.config.index import IndexConfig
 from loc.config.ranking import RerankConfig
@@ -29,22 +30,11 @@ from loc.stores.files import write_sealed
 RUNTIME = Runtime(device="cpu", workers=1)
 SIFT = {"use": "sift", "max_keypoints": 200, "first_octave": 0}
 VLAD = {"use": "vlad", "words": 4, "pca_dim": None}
-PLACES, VIEWS = 4, 3
 VERIFY = RerankConfig(candidates=6, trials=200)
 
 
 class Killed(BaseException):
     """A process that ends: nothing in `loc` may catch it."""
-
-
-def view(path: Path, place: int, number: int) -> Path:
-    """A photo of a wall: every place a texture of its own, every view a part of it."""
-    rng = np.random.default_rng(place)
-    wall = cv2.resize(rng.integers(0, 255, (36, 44, 3), np.uint8), (352, 288), interpolation=cv2.INTER_CUBIC)
-    top, left = 12 * number, 16 * number
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), wall[top : top + 240, left : left + 288])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +43,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     for place in range(PLACES):
         for number in range(VIEWS):
-            view(folder / "photos" / f"view {number}" / f"plätze-{place}.png", place, number)
+            wall_photo(folder / "photos" / f"view {number}" / f"plätze-{place}.png", place, number)
     for place in range(PLACES + 1):
-        view(folder / "queries" / f"{place}.png", place, 3)
+        wall_photo(folder / "queries" / f"{place}.png", place, 3)
     (folder / "photos" / "notes.txt").write_text("no photo")
     (folder / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     cv2.imwrite(str(folder / "photos" / "blank.png"), np.full((200, 240, 3), 128, np.uint8))
@@ -156,7 +146,7 @@ def test_adding_again_writes_nothing(copied: Path) -> None:
 
 def test_an_addition_writes_what_is_new_and_touches_nothing_else(copied: Path) -> None:
     before = tree(copied / "index")
-    view(copied / "photos" / "later" / "new.png", 9, 0)
+    wall_photo(copied / "photos" / "later" / "new.png", 9, 0)
     places = Places.open(copied / "index")
     added = places.add([copied / "photos" / "later"], runtime=RUNTIME)  # a folder within a known one
     assert added.new == ["later/new.png"]
@@ -165,7 +155,7 @@ def test_an_addition_writes_what_is_new_and_touches_nothing_else(copied: Path) -
     written = [copied / "index" / name for name in after if before.get(name) != after[name]]
     size = sum(path.stat().st_size for path in written)
     assert size < 150_000  # one photo's features, descriptor and vector
-    view(copied / "extra" / "one.png", 10, 0)
+    wall_photo(copied / "extra" / "one.png", 10, 0)
     added = places.add([copied / "extra" / "one.png"], runtime=RUNTIME)
     assert added.new == ["one.png"]
     assert places.path("one.png") == (copied / "extra" / "one.png").resolve()
@@ -220,7 +210,7 @@ def test_what_was_learned_at_the_first_build_is_used_for_later_photos(
 
 
 def test_a_changed_photo_replaces_the_old_one(copied: Path, made: Path) -> None:
-    view(copied / "photos" / "view 0" / "plätze-0.png", 3, 3)
+    wall_photo(copied / "photos" / "view 0" / "plätze-0.png", 3, 3)
     places = Places.open(copied / "index")
     added = places.add([copied / "photos"], runtime=RUNTIME)
     assert (added.new, added.changed) == ([], ["view 0/plätze-0.png"])
@@ -281,7 +271,7 @@ def test_changes_that_are_killed(
     copied: Path, made: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool
 ) -> None:
     """An old photo's vector is never found under the new one's content; the command run again finishes."""
-    view(copied / "photos" / "view 0" / "plätze-0.png", 3, 3)
+    wall_photo(copied / "photos" / "view 0" / "plätze-0.png", 3, 3)
     places = Places.open(copied / "index")
 
     def change() -> None:
@@ -322,7 +312,7 @@ def killed_at(plain: Callable[..., Any], call: int, *, after: bool) -> Callable[
 
 def test_names_that_would_mean_two_photos(copied: Path) -> None:
     places = Places.open(copied / "index")
-    view(copied / "other" / "view 0" / "plätze-0.png", 7, 0)
+    wall_photo(copied / "other" / "view 0" / "plätze-0.png", 7, 0)
     with pytest.raises(DataError, match=r"two photos would be called 'view 0/plätze-0\.png'") as caught:
         places.add([copied / "other"], runtime=RUNTIME)
     assert "--prefix" in str(caught.value)
@@ -478,7 +468,7 @@ def test_names_to_remove_that_are_not_there(copied: Path) -> None:
 
 def test_photos_that_are_gone(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Features in the index need no photo; without them a photo that is gone cannot be verified."""
-    query = view(copied / "q.png", 1, 3)
+    query = wall_photo(copied / "q.png", 1, 3)
     shutil.rmtree(copied / "photos" / "view 2")
     answer = Retriever(Places.open(copied / "index"), verification=VERIFY, runtime=RUNTIME).retrieve(query)
     assert answer.images[0].name == "view 2/plätze-1.png"
