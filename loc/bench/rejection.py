@@ -58,8 +58,13 @@ class Asked:
         return self.present and self.answer == self.place
 
 
-def photos_of(root: Path, places: Path | None, distractors: Path | None) -> PlacedPhotos:
+def photos_of(
+    root: Path, places: Path | None, distractors: Path | None, same: Sequence[str] = ()
+) -> PlacedPhotos:
     """Photos with their places: by a list, or by the ground truth of a retrieval set.
+
+    Args:
+        same: places that are one, each with commas between their names.
 
     Raises:
         DataError: neither is there, or several sets; or as the readers of both.
@@ -73,6 +78,8 @@ def photos_of(root: Path, places: Path | None, distractors: Path | None) -> Plac
                 f"{root} holds several sets: {', '.join(each.name for each in sets)}", "name one of them"
             )
         photos = places_of_set(sets[0])
+    for names in same:
+        photos = photos.united(names.split(","))
     return photos if distractors is None else photos.with_distractors(distractors)
 
 

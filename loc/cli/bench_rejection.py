@@ -25,6 +25,12 @@ Root = Annotated[
 Places = Annotated[
     Path | None, typer.Option(help="List of photos of --root, 'name place' per line; '-' is no place.")
 ]
+Same = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Places that see each other and count as one, with commas; may be given several times."
+    ),
+]
 Distractors = Annotated[Path | None, typer.Option(help="Folder of photos that show none of the places.")]
 Globals = Annotated[
     str, typer.Option("--globals", help="Global extractors or presets, with commas, or a list with options.")
@@ -50,6 +56,7 @@ def register(bench: typer.Typer) -> None:
 def rejection(
     root: Root,
     places: Places = None,
+    same: Same = None,
     distractors: Distractors = None,
     globals_: Globals = "vlad",
     features: Features = "sift",
@@ -76,7 +83,7 @@ def rejection(
             f"--save {save} keeps one calibration, and these are {len(chosen[0]) * len(chosen[1])}",
             "name one of --globals and one of --features",
         )
-    photos = photos_of(root, places, distractors)
+    photos = photos_of(root, places, distractors, same or ())
     found: list[Outcome] = []
     with ExitStack() as stack:
         workdir = output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -102,20 +109,24 @@ def rejection(
             raise ConfigError(
                 f"there is no calibration to save: {found[0].note}", "change what is calibrated"
             )
-        command = _command(root, places, distractors, (globals_, features, rerank), max_false_accept)
+        methods = {"--globals": globals_, "--features": features, "--rerank": rerank}
+        rest = {**methods, "--max-false-accept": f"{max_false_accept:g}"}
+        command = _command(
+            [("--root", root), ("--places", places), ("--distractors", distractors)], same, rest
+        )
         write_json(save, found[0].named({"set": photos.name, "command": command}).to_json())
 
 
-def _command(
-    root: Path, places: Path | None, distractors: Path | None, methods: tuple[str, str, str], most: float
-) -> str:
+def _command(paths: list[tuple[str, Path | None]], same: list[str] | None, options: dict[str, str]) -> str:
     """What makes the calibration again, with the names of folders and not where they are."""
-    words = ["loc bench rejection --root", root.resolve().name]
-    words += ["--places", places.name] if places is not None else []
-    words += ["--distractors", distractors.resolve().name] if distractors is not None else []
-    for option, value in zip(("--globals", "--features", "--rerank"), methods, strict=True):
-        words += [option, shlex.quote(value)]
-    return " ".join([*words, f"--max-false-accept {most:g}"])
+    words = ["loc", "bench", "rejection"]
+    for option, path in paths:
+        words += [option, path.resolve().name] if path is not None else []
+    for names in same or ():
+        words += ["--same", names]
+    for option, value in options.items():
+        words += [option, value]
+    return shlex.join(words)
 
 
 def _print(photos: PlacedPhotos, found: list[Outcome], most: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loc.errors import DataError
@@ -39,13 +39,25 @@ class PlacedPhotos:
         more = tuple(folder / name for name in list_photos(folder))
         if not more:
             raise DataError(f"{folder} has no photos", "name a folder of photos of other places")
-        return PlacedPhotos(
-            self.name,
-            self.photos + more,
-            self.places + (DISTRACTORS,) * len(more),
-            self.asked_only + (False,) * len(more),
-            self.ignored,
+        return replace(
+            self,
+            photos=self.photos + more,
+            places=self.places + (DISTRACTORS,) * len(more),
+            asked_only=self.asked_only + (False,) * len(more),
         )
+
+    def united(self, names: Sequence[str]) -> PlacedPhotos:
+        """These photos with some places taken for one: those whose photos show each other.
+
+        Raises:
+            DataError: there is no such place.
+        """
+        for name in names:
+            if name not in self.places or name in (UNLABELLED, DISTRACTORS):
+                known = sorted(set(self.places) - {UNLABELLED, DISTRACTORS})
+                raise DataError(f"{self.name} has no place {name!r}", f"it has {', '.join(known)}")
+        one = "+".join(names)
+        return replace(self, places=tuple(one if each in names else each for each in self.places))
 
     def select(self, rows: Sequence[int]) -> PlacedPhotos:
         """Some of the photos, in that order."""

@@ -61,6 +61,17 @@ def test_distractors_come_last_and_show_nothing(root, tmp_path):
     assert some.ignored == {(1, 0)}
 
 
+def test_places_that_see_each_other_are_one(root):
+    photos = places_of_set(open_sets(root)[0])
+    one = photos.united(["mill", "big-church"])
+    assert one.places == (*["mill+big-church"] * 4, UNLABELLED, *["mill+big-church"] * 3)
+    assert one.ignored == photos.ignored
+    for name in ("nowhere", UNLABELLED):
+        with pytest.raises(DataError, match=r"has no place .*") as error:
+            photos.united(["mill", name])
+        assert error.value.next_step == "it has big-church, mill"
+
+
 def test_a_list_names_places(root, tmp_path):
     path = tmp_path / "places.txt"
     path.write_text("# a comment\njpg/mill_01.jpg mill\njpg/big-church 7.jpg\tthe church\njpg/street.jpg -\n")

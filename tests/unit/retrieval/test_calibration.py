@@ -102,7 +102,7 @@ def test_many_photos_of_one_place_weigh_as_much_as_few_of_another():
 def test_thresholds_by_hand():
     wrong, right = np.linspace(0.01, 0.40, 40), np.array([0.35, 0.385, 0.9])
     scores, labels = np.append(wrong, right), np.append(np.zeros(40, bool), np.ones(3, bool))
-    # (k + 1) / 41 <= 0.1: three of the wrong may lie above; of 0.37 … 0.40 the first loses least of the right.
+    # (k + 1) / 41 <= 0.1: three of the wrong may lie above; of 0.37 … 0.40 the first loses least.
     assert best_threshold(scores, labels, 0.1) == pytest.approx((0.38 + 0.385) / 2, abs=0.006)
     assert (wrong > best_threshold(scores, labels, 0.1)).sum() <= 3
     # With none allowed above, what is right below 0.40 is lost.
