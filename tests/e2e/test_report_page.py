@@ -17,6 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from walls import wall_photo
+
+from loc.retrieval.verification import Verified
+from loc.stages.landmarks import Answer, Found
+from loc.viz.retrieved import write_page
 
 pytestmark = pytest.mark.xdist_group("seen_run")
 
@@ -189,6 +194,28 @@ def test_queries_can_be_filtered_and_sorted(browser: Browser, page: Path, tmp_pa
     assert after(text="BLANK") == ["night/blank.png"]
     by_name = ["day/&lt;b&gt;&amp;amp;.png", "night/b.png", "night/blank.png", "night/gone.png"]
     assert after(sort="name") == by_name
+
+
+def test_answers_of_an_index_open_in_silence(browser: Browser, tmp_path: Path) -> None:
+    query, image = wall_photo(tmp_path / "q.png", 0, 1), wall_photo(tmp_path / "i.png", 0, 0)
+    xy = np.array([[40.5, 50.5], [100.5, 60.5], [90.5, 150.5]], np.float32)
+    verified = Verified(3, np.array([[0, 0], [1, 1], [2, 2]], np.int32), np.eye(2, 3), 9)
+    found = (Found("i.png", 0.75, image, verified, xy), Found("gone.png", 0.1, tmp_path / "gone.png"))
+    page = tmp_path / "answers.html"
+    write_page(page, [Answer("q.png", "match", "", found, 0.9, "why", query, xy)], title="wall")
+    visit = browser.open(page, "--dump-dom")
+    assert visit.console == []
+    assert visit.requests == []
+    pixels = browser.shot(page, "answers.png", wh=(1000, 700))
+    drawn = np.abs(pixels.astype(int) - pixels[3, 3].astype(int)).max(axis=2) > 40
+    assert drawn[:, :500].mean() > 0.2  # the photos
+    probe = (
+        "<script>document.title = JSON.stringify([innerWidth, document.documentElement.scrollWidth])</script>"
+    )
+    copy = with_script(page, tmp_path / "narrow.html", probe)
+    dom = browser.open(copy, "--dump-dom", "--window-size=500,900").dom
+    width, needed = json.loads(re.search(r"<title>(\[.*?\])</title>", dom)[1])  # type: ignore[index]
+    assert needed <= width == 500
 
 
 def with_script(page: Path, copy: Path, script: str) -> Path:
