@@ -16,7 +16,7 @@ from loc.globals.cirtorch import _sequential
 from loc.globals.dir import Dir
 from loc.globals.hub import CosPlace, EigenPlaces, Hub, MegaLoc, Salad
 from loc.globals.netvlad import NetVlad
-from loc.nets.torchvision import VGG16_CONVOLUTIONS, resnet_shapes, vgg16_shapes
+from loc.nets.torchvision import CHANNELS, VGG16_CONVOLUTIONS, alexnet_shapes, resnet_shapes, vgg_shapes
 
 MINIATURE = """
 dependencies = ["torch"]
@@ -46,12 +46,20 @@ class Small(torch.nn.Module):
 """
 
 
-def network_state(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
-    """He's rule; norms that leave their input as it is, the last of each residual small."""
+def network_state(
+    shapes: dict[str, tuple[int, ...]], seed: int = 0, *, thin: bool = False
+) -> dict[str, torch.Tensor]:
+    """He's rule; norms that leave their input as it is, the last of each residual small.
+
+    ``thin``: a kernel has one value per channel of its output, so that a file of it is small.
+    """
     generator = torch.Generator().manual_seed(seed)
     out = {}
     for key, shape in shapes.items():
-        if len(shape) >= 2:
+        if len(shape) == 4 and thin:
+            values = torch.randn((shape[0], 1, 1, 1), generator=generator)
+            out[key] = (values / torch.Size(shape[1:]).numel()).expand(shape)
+        elif len(shape) >= 2:
             out[key] = torch.randn(shape, generator=generator) * (2 / torch.Size(shape[1:]).numel()) ** 0.5
         elif key.endswith("p"):
             out[key] = torch.full(shape, 2.9)
@@ -63,12 +71,20 @@ def network_state(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str
 
 
 def cirtorch(
-    path: Path, architecture: str = "resnet50", pooling: str = "gem", *, legacy: bool = False, **options: Any
+    path: Path,
+    architecture: str = "resnet50",
+    pooling: str = "gem",
+    *,
+    legacy: bool = False,
+    thin: bool = False,
+    **options: Any,
 ) -> Path:
     """As the authors' trainer saves it; ``Lw`` makes a learned whitening of NumPy arrays."""
-    dim, learned = (512 if architecture == "vgg16" else 2048), options.pop("Lw", None)
-    if architecture == "vgg16":
-        shapes = vgg16_shapes()
+    dim, learned = CHANNELS[architecture], options.pop("Lw", None)
+    if architecture.startswith("vgg"):
+        shapes = vgg_shapes(architecture)
+    elif architecture == "alexnet":
+        shapes = alexnet_shapes()
     else:
         shapes = {_sequential(key): shape for key, shape in resnet_shapes(architecture).items()}
     for key, name in (("local_whitening", "lwhiten"), ("regional", "pool.whiten"), ("whitening", "whiten")):
@@ -76,7 +92,7 @@ def cirtorch(
             shapes |= {f"{name}.weight": (dim, dim), f"{name}.bias": (dim,)}
     if pooling == "gem":
         shapes["pool.rpool.p" if options.get("regional") else "pool.p"] = (1,)
-    state = network_state(shapes)
+    state = network_state(shapes, thin=thin)
     if not legacy:
         counters = {f"{key[:-12]}num_batches_tracked" for key in state if key.endswith("running_mean")}
         state |= {key: torch.tensor(7) for key in sorted(counters)}

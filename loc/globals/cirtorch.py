@@ -15,13 +15,14 @@ from loc.errors import WeightsError
 from loc.globals.pooling import Trunk
 from loc.nets.pooling import Pooling, gem, mac, regional, spoc, unit
 from loc.nets.torchvision import (
-    RESNET_CHANNELS,
-    RESNET_DEPTHS,
-    VGG16_CHANNELS,
+    CHANNELS,
+    VGG_DEPTHS,
+    AlexNet,
     TorchvisionResNet,
+    alexnet_shapes,
     resnet_shapes,
-    vgg16_shapes,
-    vgg16_trunk,
+    vgg_shapes,
+    vgg_trunk,
 )
 from loc.types import Array
 from loc.weights.card import WeightFile
@@ -78,17 +79,20 @@ class CirtorchTrunk(Trunk):
 
     def __init__(self, path: Path, *, device: str, dtype: torch.dtype) -> None:
         meta, state = _opened(path)
-        self._name = _known(path, meta, "architecture", (*RESNET_DEPTHS, "vgg16"))
+        self._name = _known(path, meta, "architecture", tuple(CHANNELS))
         self._pooling = _known(path, meta, "pooling", _POOLINGS)
         self._regional, self._whitens = bool(meta.get("regional")), bool(meta.get("whitening"))
-        self.channels = VGG16_CHANNELS if self._name == "vgg16" else RESNET_CHANNELS
+        self.channels = CHANNELS[self._name]
         self.learned: Mapping[str, Any] = meta.get("Lw") or {}
         state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
         tensors = fitted(state, self._shapes(bool(meta.get("local_whitening"))), path)
         self._mean, self._std = (_triple(path, meta, name) for name in ("mean", "std"))
         self._net: Callable[[torch.Tensor], torch.Tensor]
-        if self._name == "vgg16":
-            self._net = vgg16_trunk(tensors, device=device, dtype=dtype)
+        if self._name in VGG_DEPTHS:
+            self._net = vgg_trunk(tensors, self._name, device=device, dtype=dtype)
+        elif self._name == "alexnet":
+            self._net = AlexNet(tensors, device=device, dtype=dtype)
+            self.least_side_px = AlexNet.least_side_px
         else:
             named = {
                 _torchvision(key): value for key, value in tensors.items() if key.startswith("features.")
@@ -103,8 +107,10 @@ class CirtorchTrunk(Trunk):
 
     def _shapes(self, local_whitening: bool) -> dict[str, tuple[int, ...]]:
         dim = self.channels
-        if self._name == "vgg16":
-            shapes = vgg16_shapes()
+        if self._name in VGG_DEPTHS:
+            shapes = vgg_shapes(self._name)
+        elif self._name == "alexnet":
+            shapes = alexnet_shapes()
         else:
             shapes = {_sequential(key): shape for key, shape in resnet_shapes(self._name).items()}
         linear = {"lwhiten": local_whitening, "pool.whiten": self._regional, "whiten": self._whitens}

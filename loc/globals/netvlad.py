@@ -14,7 +14,7 @@ from pydantic import Field
 
 from loc.errors import WeightsError
 from loc.globals.pooling import Pooled, PoolingConfig, Trunk
-from loc.nets.torchvision import VGG16_CHANNELS, VGG16_CONVOLUTIONS, vgg16_trunk
+from loc.nets.torchvision import VGG16_CONVOLUTIONS, VGG_CHANNELS, vgg_trunk
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
 from loc.types import Array
@@ -57,13 +57,13 @@ class NetVladTrunk(Trunk):
             kernels = arrays[f"layers.{index}.weights.0"].transpose(3, 2, 0, 1)
             tensors[f"features.{index}.weight"] = torch.from_numpy(np.ascontiguousarray(kernels))
             tensors[f"features.{index}.bias"] = torch.from_numpy(arrays[f"layers.{index}.weights.1"])
-        self._net = vgg16_trunk(tensors, device=device, dtype=dtype, relu=False)
+        self._net = vgg_trunk(tensors, device=device, dtype=dtype, relu=False)
         self._mean = torch.from_numpy(arrays["meta.normalization.averageImage"]).view(3, 1, 1).to(device)
         assignment, negative = (arrays[f"layers.{_ASSIGNMENT}.weights.{part}"] for part in (0, 1))
         self._assignment = torch.from_numpy(assignment).to(device)
         self._centers = torch.from_numpy(-negative).to(device)
         self._whitening: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.channels = VGG16_CHANNELS * _WORDS
+        self.channels = VGG_CHANNELS * _WORDS
         if whiten:
             matrix, bias = (arrays[f"layers.{_WHITENING}.weights.{part}"] for part in (0, 1))
             self._whitening = torch.from_numpy(matrix).to(device), torch.from_numpy(bias).to(device)
@@ -167,12 +167,12 @@ def _mean_color(average: Array, path: Path) -> Array:
 
 
 def _checked(found: dict[str, Array], path: Path) -> dict[str, Array]:
-    cells = VGG16_CHANNELS * _WORDS
+    cells = VGG_CHANNELS * _WORDS
     assignment, whitening = f"layers.{_ASSIGNMENT}.weights", f"layers.{_WHITENING}.weights"
     into = found.get(f"{whitening}.1", np.zeros(0)).shape
     expected: dict[str, tuple[int, ...]] = {
-        f"{assignment}.0": (VGG16_CHANNELS, _WORDS),
-        f"{assignment}.1": (VGG16_CHANNELS, _WORDS),
+        f"{assignment}.0": (VGG_CHANNELS, _WORDS),
+        f"{assignment}.1": (VGG_CHANNELS, _WORDS),
         f"{whitening}.0": (cells, *into),
         f"{whitening}.1": into,
     }

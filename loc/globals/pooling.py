@@ -156,7 +156,7 @@ class Pooled:
         parts = []
         with torch.inference_mode():
             for scale in self.config.scales:
-                if int(least * scale) < self.min_side:
+                if int(least * scale) < max(self.min_side, self.trunk.least_side_px):
                     continue
                 level = pixels
                 if scale != 1:
@@ -186,6 +186,8 @@ class Trunk:
     """A network and its preprocessing, as :class:`Pooled` uses one."""
 
     channels: int
+    #: Smallest side, px, that leaves a cell.
+    least_side_px: int = LEAST_SIDE_PX
 
     def preprocessed(self, images: torch.Tensor) -> torch.Tensor:
         """What the network takes, of ``(b, 3, h, w)`` RGB in [0, 1]."""

@@ -1,4 +1,4 @@
-"""ResNet v1 of bottleneck units whose strides, paddings and epsilons are facts of its weights.
+"""ResNet v1 whose strides, paddings and epsilons are facts of its weights.
 
 K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016, in the variants of TF-Slim (stride on
 the last unit of a block) and of Keras (stride on the first 1 x 1 convolution of a block).
@@ -117,9 +117,9 @@ class ResNet:
     def _block(self, block: str, maps: torch.Tensor) -> torch.Tensor:
         for unit in self._units[block]:
             shortcut = maps
-            residual = self._layers[f"{unit}.conv1"](maps).relu_()
-            residual = self._layers[f"{unit}.conv2"](residual).relu_()
-            residual = self._layers[f"{unit}.conv3"](residual)
+            residual = maps
+            for number, layer in enumerate(self._convolutions(unit)):
+                residual = layer(residual.relu_() if number else residual)
             if f"{unit}.shortcut.conv" in self._layers:
                 shortcut = self._layers[f"{unit}.shortcut.conv"](maps)
             else:
@@ -127,6 +127,11 @@ class ResNet:
                 shortcut = maps[:, :, ::stride, ::stride]
             maps = residual.add_(shortcut).relu_()
         return maps
+
+    def _convolutions(self, unit: str) -> list[Convolution]:
+        """Of the residual: three of a bottleneck, two of a basic unit."""
+        names = [f"{unit}.conv{number}" for number in (1, 2, 3)]
+        return [self._layers[name] for name in names if name in self._layers]
 
     def _stride(self, unit: str) -> int:
         return self._layers[f"{unit}.conv1"].step.stride * self._layers[f"{unit}.conv2"].step.stride
@@ -140,7 +145,7 @@ class ResNet:
         steps = [self._layers["stem.conv"].step, self._pool]
         for block in ("block1", "block2", "block3"):
             for unit in self._units[block]:
-                steps += [self._layers[f"{unit}.conv{number}"].step for number in (1, 2, 3)]
+                steps += [layer.step for layer in self._convolutions(unit)]
         for each in steps:
             start += step * ((each.kernel - 1) / 2 - each.before_after(size)[0])
             step *= each.stride

@@ -55,8 +55,6 @@ CHANNELS = 512
 FIELD_PX, FIRST_CENTER_PX = 196, 7.5
 #: Smallest side, px, that leaves a cell.
 LEAST_SIDE_PX = 16
-#: Cells above and below a cut whose receptive field reaches over it.
-_HALO = 6
 _LEAST_STRIP_CELLS = 16
 _BUDGET_BYTES = 768 << 20
 
@@ -70,7 +68,7 @@ class Vgg16:
     """Images to the maps of conv5_3, stride 16.
 
     Args:
-        blocks: weights and biases of each block; None: those of :func:`vgg16_files`.
+        blocks: weights and biases of each block (of a VGG of any depth); None: :func:`vgg16_files`.
         relu: whether conv5_3 ends with its ReLU.
         budget_bytes: for the largest activations; larger images run in strips. No output depends on it.
 
@@ -99,6 +97,9 @@ class Vgg16:
         self._relu = relu
         self._dtype = dtype
         self._budget = budget_bytes
+        # Cells above and below a cut whose receptive field reaches over it.
+        reach_px = sum(len(block) << number for number, block in enumerate(self._blocks))
+        self._halo = -(-reach_px // STRIDE)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(b, 512, h // 16, w // 16)`` of what :func:`preprocessed` returns."""
@@ -112,8 +113,8 @@ class Vgg16:
         strips = []
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            first = max(0, start - _HALO)
-            last_px = height if stop + _HALO >= rows else (stop + _HALO) * STRIDE
+            first = max(0, start - self._halo)
+            last_px = height if stop + self._halo >= rows else (stop + self._halo) * STRIDE
             maps = self._maps(pixels[:, :, first * STRIDE : last_px])
             strips.append(maps[:, :, start - first : stop - first])
         return torch.cat(strips, dim=2)
@@ -121,7 +122,7 @@ class Vgg16:
     def _strip_cells(self, width: int) -> int:
         """Rows of cells per strip: its largest activations are conv1_2's input and output."""
         per_row = 2 * BLOCKS[0][0] * width * self._dtype.itemsize * STRIDE
-        return max(_LEAST_STRIP_CELLS, self._budget // per_row - 2 * _HALO)
+        return max(_LEAST_STRIP_CELLS, self._budget // per_row - 2 * self._halo)
 
     def _maps(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch

@@ -53,6 +53,19 @@ class Extractor(Plugin, Protocol):
     ``stage_defaults = {"resize_max": …}``. With ``parallel = "batch"`` images are a ``torch.Tensor`` on
     ``device``; with ``"process"`` they are a NumPy array of batch 1 and the plug-in runs in several
     processes.
+
+    An extractor that learns from the database (a PCA of its descriptors) sets ``needs_fit = True``. Without a
+    state it gives its raw descriptors: ``fit`` gets the :class:`LocalFeatures` of at most 64 database images
+    that it made so, in order of their names and never of a query, and returns arrays by name;
+    ``load_state`` takes them back, raises :class:`loc.errors.StoreError` on those of another configuration,
+    and changes what is called from then on. The state is an artefact of its own, part of the fingerprint of
+    the features, and kept by a map. One that learns only with certain options defines ``learns(config)``, as
+    a global extractor does.
+
+    An extractor whose pass gives a global descriptor too defines two class methods:
+    ``gives(config, cls, other)``, whether with ``config`` it gives what the global extractor ``cls`` gives
+    with the options ``other``, and ``joined(config, other, device=…)``, an object that is called as the
+    extractor is and returns :class:`loc.plugins.joint.Described`. One pass then fills both stores.
     """
 
     pixel_origin: ClassVar[PixelOrigin]

@@ -60,7 +60,7 @@ def planned_extractor(
     plugin: ResolvedPlugin, images: Sequence[ImageRecord], *, workdir: Path, runtime: Runtime
 ) -> ResolvedPlugin:
     """The extractor with the place of what :func:`fitted_extractor` would make, there or not."""
-    if not getattr(plugin.cls, "needs_fit", False):
+    if not plugin.needs_fit:
         return plugin
     fields = _fields(plugin, _chosen(images), runtime)
     return replace(plugin, state=workdir / "fits" / f"{folder_name(plugin.name)}-{fingerprint(fields)}")

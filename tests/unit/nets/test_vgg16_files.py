@@ -18,7 +18,7 @@ from loc.extractors.delf_ots import DelfOts
 from loc.globals.gem import Gem
 from loc.globals.pooling import Mac
 from loc.nets import vgg16
-from loc.nets.torchvision import VGG16_CONVOLUTIONS, vgg16_shapes
+from loc.nets.torchvision import VGG16_CONVOLUTIONS, vgg_shapes
 from loc.nets.vgg16 import VGG16_FEATURES, VGG16_FILES, Vgg16, preprocessed, vgg16_files
 from loc.plugins.blocks import resolve_block
 from loc.plugins.standing import weights_verified
@@ -45,7 +45,7 @@ def stored(path: Path, state: dict[str, torch.Tensor]) -> Path:
 
 def test_the_file_of_torchvision(folder) -> None:
     """By its own rule: RGB of 0 to 255 less the mean of Caffe (torchvision rounds it), not divided."""
-    state = network_state(vgg16_shapes())
+    state = network_state(vgg_shapes("vgg16"))
     stored(folder / VGG16_FEATURES.name, state)
     maps = IMAGE * 255 - torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1)
     for index in VGG16_CONVOLUTIONS:
@@ -71,7 +71,7 @@ def test_it_is_marked_and_the_other_two_are_preferred(folder) -> None:
 
 
 def test_missing_and_unknown_tensors_are_listed(folder) -> None:
-    state = network_state(vgg16_shapes())
+    state = network_state(vgg_shapes("vgg16"))
     state["features.29.weight"] = state.pop("features.28.bias")
     stored(folder / VGG16_FEATURES.name, state)
     with pytest.raises(WeightsError, match=r"1 missing: features.28.bias; 1 unknown: features.29.weight"):
