@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: What OpenCV and Pillow both write and browsers show.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _QUALITY = 92
+#: Photos of different places have that many matches that some geometry fits.
+_CHANCE = 25
 
 
 class CheckOption(str, Enum):
@@ -83,7 +85,7 @@ def match_pair(
     max_error: MaxError = None,
     settings: PairSettings = None,
     out: Out = None,
-    lines: Lines = 300,
+    lines: Lines = 200,
     keypoints: Keypoints = False,
     device: Device = "auto",
     json: Json = False,
@@ -193,7 +195,8 @@ def _report(photos: tuple[Path, Path], pair: PhotoPair, out: Path | None, lines:
     print_line(f"keypoints  {counts[0]} and {counts[1]}")
     print_line(f"matches    {pair.putative}")
     if pair.check != "none":
-        print_line(f"inliers    {inliers} ({pair.check})")
+        chance = "; so few may agree by chance" if inliers < _CHANCE else ""
+        print_line(f"inliers    {inliers} ({pair.check}{chance})")
     if out is not None:
         print_line(
             f"picture    {out}" + (f" ({lines} of {inliers} lines)" if lines and inliers > lines else "")
