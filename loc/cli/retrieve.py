@@ -118,7 +118,7 @@ def answer_lines(answer: Answer) -> list[str]:
     width = max(len(printable(found.name)) for found in answer.images)
     for place, found in enumerate(answer.images, start=1):
         inliers = "" if found.verified is None else f"  {found.verified.inliers:5d} inliers"
-        score = f"{found.score:.4f}" if abs(found.score) <= 1 else f"{found.score:.0f}"
+        score = f"{found.score:.0f}" if found.score > 1.5 else f"{found.score:.4f}"
         lines.append(f"  {place:3d}  {printable(found.name).ljust(width)}  {score:>7}{inliers}".rstrip())
     return lines
 

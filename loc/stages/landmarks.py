@@ -240,11 +240,11 @@ class Retriever:
         counts = [(score, verified.inliers) for _, score, verified in ranked if verified is not None]
         evidence = Evidence.of(counts, keypoints_used(len(features), config))
         accepted = self.rejection.accepts(evidence)
-        best = counts[0][1] if counts else 0
+        reason = f"the best image has {counts[0][1]} inliers: not enough to believe it" if counts else ""
         return Answer(
             label,
             "match" if accepted else "no_match",
-            "" if accepted else f"the best image has {best} inliers: not enough to believe it",
+            "" if accepted else reason or "the index holds no image that could be verified",
             tuple(self._found(name, score, each, database) for name, score, each in ranked[:k]),
             self.rejection.score(evidence),
             self.rejection.note,

@@ -190,6 +190,7 @@ class Places:
     def info(self) -> dict[str, Any]:
         """What it holds and was made with, for people and scripts."""
         card, images = self.card, self.table.images
+        used = {each.root for each in images.values()}
         missing = [name for name in images if not _is_there(self.path(name))]
         plugins = {
             section: resolve_block(section, block)
@@ -209,7 +210,7 @@ class Places:
                 section: [file.name for file in plugin.weights] for section, plugin in plugins.items()
             },
             "fits": dict(sorted(card.fits.items())),
-            "folders": [root.model_dump() for root in card.roots],
+            "folders": [root.model_dump() for row, root in enumerate(card.roots) if row in used],
             "bytes": {part: _bytes(self.folder / part) for part in PARTS},
             "vectors": self.vectors.info(),
         }

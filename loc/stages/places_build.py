@@ -14,6 +14,7 @@ from loc.stages.places import PARTS, Added, Places, taking_turns
 from loc.stages.places_describe import settled
 from loc.stages.places_files import FILE, Card, Of, read_card, write_card
 from loc.stages.places_photos import given_photos
+from loc.stores.files import remove_tree
 
 
 def build_places(
@@ -45,12 +46,16 @@ def build_places(
     started = (folder / FILE).is_file() and (read_card(folder).complete or (folder / "images").is_dir())
     if started:
         card = _same_method(folder, of, features, globals_, index)
+        if index is not None and not card.complete and index.model_dump(mode="json") != card.index:
+            card = card.model_copy(update={"index": index.model_dump(mode="json")})
+            started = False
     else:
         card = _new_card(of or "global", features, globals_, index or IndexConfig(), runtime)
         _refuse_foreign(folder)
         _require_there(items, card)
     with taking_turns(folder):
         if not started:
+            remove_tree(folder / "vectors")  # of an unfinished build: made again from what is in the stores
             write_card(folder, card)
         places = Places(folder)
         added = places.add(items, runtime=runtime, names_file=names_file)
@@ -117,7 +122,8 @@ def _same_method(
     """The card of the index that is there, if it is the one that was asked for."""
     card = read_card(folder)
     asked: dict[str, Any] = {} if of is None else {"of": of}
-    asked |= {} if index is None else {"index": index.model_dump(mode="json")}
+    if index is not None and card.complete:
+        asked["index"] = index.model_dump(mode="json")
     for section, block in (("features", features), ("globals", globals_)):
         if block == "none":
             asked[section] = None

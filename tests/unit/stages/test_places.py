@@ -265,6 +265,19 @@ CHANGES: list[tuple[Any, str]] = [
 ]
 
 
+def test_a_kind_that_cannot_be_trained_may_be_changed(made: Path, tmp_path: Path, expected: Any) -> None:
+    for part in ("features", "fits", "globals"):
+        shutil.copytree(made / "index" / part, tmp_path / "index" / part)
+    with pytest.raises(DataError, match="too few to train"):
+        built(made / "photos", tmp_path / "index", index=IndexConfig(kind="ivf"))
+    built(made / "photos", tmp_path / "index", index=IndexConfig(kind="exact"))
+    assert hits(tmp_path / "index", made / "queries") == expected
+    places = Places.open(tmp_path / "index")
+    places.remove(["*"])
+    retriever = Retriever(places, verification=VERIFY, runtime=RUNTIME)
+    assert "holds no image" in retriever.retrieve(made / "queries" / "0.png").reason
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "name"), CHANGES, ids=[name for _, name in CHANGES])
 def test_changes_that_are_killed(
