@@ -1,4 +1,7 @@
-"""The index of descriptors: what each kind finds, how fast, and what it costs to make and to keep."""
+"""The index of descriptors: what each kind finds, how fast, and what it costs to make and to keep.
+
+Times are processor times, so that they mean the same on a busy machine.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 import numpy as np
 
-from loc.bench.ratio import seconds, times_of
 from loc.config.index import IndexConfig
 from loc.errors import DataError
 from loc.retrieval.index import VectorIndex
@@ -36,9 +39,10 @@ class Row:
 
     Attributes:
         recall: share of the exact 20 nearest among the 20 found.
-        queries_per_s: of a batch, all threads.
+        queries_per_s: of a batch of 200, per second of processor time.
         speed: of that batch / of exact search of the same vectors, in turn.
-        over_faiss: time of that batch / of faiss alone on the same base; for exact: of ``IndexFlatIP``.
+        over_faiss: processor time of that batch / of faiss alone on the same base; for exact: of
+            ``IndexFlatIP`` in memory.
         searched_bytes: per vector, of what a search reads: vectors or codes with their ids.
         disk_bytes: per vector, of everything on disk but an earlier generation (names among it).
         train_s, add_s: processor time of compaction: learning, then filling lists; one thread.
@@ -139,16 +143,16 @@ def rows_of(data: str, vectors: Array, queries: Array, folder: Path, *, repeats:
     def row(index: VectorIndex, kind: str, bare: Callable[[], object], rescore: int | None = None) -> Row:
         found, _ = index.search(queries, K, rescore=rescore)
         run, info = search(index, rescore), index.info()
-        speeds = [1.0] if index is flat else times_of(search(flat), run, repeats)
+        times = [(_processor_s(run), _processor_s(search(flat)), _processor_s(bare)) for _ in range(repeats)]
         return Row(
             data,
             len(vectors),
             vectors.shape[1],
             kind,
             _recall(found, truth),
-            len(queries) / median(seconds(run) for _ in range(repeats)),
-            median(speeds),
-            median(times_of(run, bare, repeats)),
+            len(queries) / median(mine for mine, _, _ in times),
+            median(exact / mine for mine, exact, _ in times),
+            median(mine / alone for mine, _, alone in times),
             (info["code_bytes"] or 4 * vectors.shape[1]) + (0 if index is flat else 8),
             info["bytes"] / len(vectors),
             info["train_s"] or 0.0,
@@ -190,6 +194,13 @@ def _bare(index: VectorIndex, queries: Array) -> Callable[[], object]:
     base = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     faiss.extract_index_ivf(base).nprobe = index.info()["probes"]
     return lambda: base.search(queries, K)
+
+
+def _processor_s(call: Callable[[], object]) -> float:
+    """Processor time: the clock says more about what else the machine does."""
+    started = process_time()
+    call()
+    return max(process_time() - started, 1e-9)
 
 
 def _recall(found: Array, truth: Array) -> float:

@@ -78,7 +78,7 @@ def nearest(
         unsure = rough[:, -1] + _rounding(queries.shape[1]) >= out[1][:, -1]
         for query in np.flatnonzero(unsure & (rows[:, -1] >= 0)):
             one = queries[query : query + 1]
-            every = _at_least(one, blocks, out[1][query, -1], alive)[None]
+            every = _at_least(one, blocks, float(out[1][query, -1]), alive)[None]
             found_rows, found_values = best(every, similarities(one, blocks, every), k, slots)
             out[0][query], out[1][query] = found_rows[0], found_values[0]
     return out

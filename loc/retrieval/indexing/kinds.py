@@ -51,7 +51,7 @@ def lists(config: IndexConfig, count: int) -> int:
     if config.lists is not None:
         return config.lists
     power = round(math.log2(2 * math.sqrt(max(count, 1))))
-    return max(1, min(2**power, count // _LEAST))
+    return max(1, min(1 << power, count // _LEAST))
 
 
 def probes(config: IndexConfig, cells: int) -> int:
