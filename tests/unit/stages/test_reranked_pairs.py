@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from loc.plugins.protocols import PluginConfig
 from loc.runtime.runtime import Runtime
 from loc.stages.correspond import features_block
 from loc.stages.onephoto import Retrieval
-from loc.stages.pairs import generate_pairs, predict_pairs
+from loc.stages.pairs import generate_pairs, pair_fields, predict_pairs
 from loc.stages.reranking import LocalSource, remembered, rerank_pairs
 from loc.types import Camera, ImageRecord, LocalFeatures, Scene
 
@@ -214,3 +215,23 @@ def test_a_matcher_of_pixels_needs_features_for_it(photos):
     assert features_block(config, load_scene(config.scene)) == config.features
     plain = configured(photos, **options | {"pairs": [{"use": "retrieval"}]})
     assert features_block(plain, load_scene(plain.scene)) is None
+
+
+def test_pairs_made_before_this_option_stay_valid():
+    features = SimpleNamespace(keys={}, store=SimpleNamespace(folder=Path("sift-1")))
+    plain, ranked = (
+        pair_fields("query", SCENE, features, None, config=[RetrievalPairs(rerank=rerank)])  # type: ignore[arg-type]
+        for rerank in (None, RerankConfig())
+    )
+    assert "features" not in plain
+    assert sorted(plain["pairs"][0]) == [
+        "diffusion",
+        "expansion",
+        "for_",
+        "fusion",
+        "k",
+        "min_similarity",
+        "use",
+    ]
+    assert ranked["features"] == "sift-1"
+    assert ranked["pairs"][0]["rerank"]["residual_px"] == 10
