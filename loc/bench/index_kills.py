@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from loc.config.index import IndexConfig
 from loc.errors import ResourceError
 from loc.retrieval.index import VectorIndex
 from loc.types import Array
@@ -80,7 +81,8 @@ def kill_campaign(kills: int, *, vectors: int = 100_000, seed: int = 0) -> Campa
     root = Path(tempfile.mkdtemp(prefix="loc-index-kills-"))
     campaign, rng = Campaign(vectors), np.random.default_rng(seed)
     state = {f"first/{number}.jpg": row[None] for number, row in enumerate(_unit(rng, vectors))}
-    index = VectorIndex.create(root / "index", dim=_DIM, descriptor="made")
+    exact = IndexConfig(kind="exact")
+    index = VectorIndex.create(root / "index", dim=_DIM, descriptor="made", config=exact)
     index.add(list(state), np.concatenate(list(state.values())))
     index.compact()
     campaign.overhead = _overhead(root / "measured")

@@ -19,7 +19,7 @@ class IndexConfig(Section):
         None, ge=1, description="ivf, ivfpq: cells of the coarse quantizer; null: by the number of vectors"
     )
     probes: int | None = Field(
-        None, ge=1, description="ivf, ivfpq: lists that a query looks into; null: lists / 64, at least 8"
+        None, ge=1, description="ivf, ivfpq: lists that a query looks into; null: lists / 32, at least 16"
     )
     opq: bool = Field(True, description="ivfpq: rotate vectors so that their parts quantize well")
     code_bytes: int | None = Field(

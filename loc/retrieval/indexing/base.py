@@ -188,8 +188,8 @@ def _untrained(kind: kinds.Kind, config: IndexConfig, cells: int, dim: int) -> A
     parts = kinds.code_bytes(config, dim)
     kept = min(dim, max(parts, _ROTATED - _ROTATED % parts))
     rotated = f"OPQ{parts}_{kept}," if config.opq else ""
-    # np: no polysemous codes, whose close values differ by few bits: nothing here uses that, and it takes longer
-    # than all other training.
+    # np: no polysemous codes, whose close values differ by few bits. Nothing here uses that, and it takes
+    # longer than all other training.
     index = faiss.index_factory(dim, f"{rotated}IVF{cells},PQ{parts}np", faiss.METRIC_INNER_PRODUCT)
     clustering = faiss.downcast_index(faiss.extract_index_ivf(index)).pq.cp
     clustering.max_points_per_centroid, clustering.niter = _TRAIN_PER_VALUE, _PQ_ITERATIONS

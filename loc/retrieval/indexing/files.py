@@ -132,6 +132,7 @@ class Hashing:
         return {
             "bytes": self._size,
             "sha256": self._all.hexdigest(),
+            "start": min(self._size, CHECKED_BYTES),
             "sha256_of_start": self._start.hexdigest(),
         }
 
@@ -151,17 +152,18 @@ def check_file(root: Path, path: Path, expected: Any, *, whole: bool, length: in
     Raises:
         StoreError: it is missing, shorter or longer, or its bytes are others.
     """
-    if not isinstance(expected, dict) or type(expected.get("bytes")) is not int:
+    known = expected if isinstance(expected, dict) else {}
+    size, start = known.get("bytes"), known.get("start")
+    if type(size) is not int or type(start) is not int:
         raise damaged(root, path, "no length of it was recorded")
-    size = expected["bytes"]
     if not path.is_file():
         raise damaged(root, path, f"expected {size} bytes, got nothing")
     if length is None and path.stat().st_size != size:
         raise damaged(root, path, f"expected {size} bytes, got {path.stat().st_size}")
-    sha, left = hashlib.sha256(), size if whole else min(size, CHECKED_BYTES)
+    sha, left = hashlib.sha256(), size if whole else start
     with path.open("rb") as file:
         while left > 0 and (block := file.read(min(left, _BLOCK))):
             sha.update(block)
             left -= len(block)
-    if sha.hexdigest() != expected.get("sha256" if whole else "sha256_of_start"):
+    if sha.hexdigest() != known.get("sha256" if whole else "sha256_of_start"):
         raise damaged(root, path, "its bytes do not match their hash")

@@ -55,7 +55,7 @@ def lists(config: IndexConfig, count: int) -> int:
 
 
 def probes(config: IndexConfig, cells: int) -> int:
-    return min(cells, config.probes or max(8, cells // 64))
+    return min(cells, config.probes or max(16, cells // 32))
 
 
 def training_vectors(config: IndexConfig, kind: Kind, count: int) -> int:
