@@ -8,6 +8,7 @@ their like. Database photos are queries too; a photo is never in the database th
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from loc.stores.files import make_folder, read_sealed, write_sealed
 from loc.stores.fingerprint import fingerprint
 from loc.types import Array, ImageRecord
 
+log = logging.getLogger(__name__)
 #: Images whose features are kept in memory during verification.
 _KEPT = 256
 #: Raised when verification gives other counts for the same options.
@@ -229,6 +231,8 @@ def described(
         ImageRecord(f"{row:0{width}}_{path.name}", path, "db", "") for row, path in enumerate(photos.photos)
     ]
     found = extract_features(records, plugin=features, workdir=workdir, runtime=runtime)
+    for name, reason in found.skipped.items():
+        log.warning("%s is left out: %s", name, reason)
     kept = [row for row, record in enumerate(records) if record.name in found.keys]
     if not kept:
         raise DataError(f"no photo of {photos.name} can be read", "loc doctor FOLDER says why")

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,12 +77,9 @@ def rejection(
     from loc.stores.files import write_json
 
     config = rerank_options(rerank)
-    chosen = blocks_of(globals_, "--globals"), blocks_of(features, "--features")
-    if save is not None and len(chosen[0]) * len(chosen[1]) > 1:
-        raise ConfigError(
-            f"--save {save} keeps one calibration, and these are {len(chosen[0]) * len(chosen[1])}",
-            "name one of --globals and one of --features",
-        )
+    chosen = _methods(globals_, features, save)
+    if not 0 < max_false_accept < 1:
+        raise ConfigError(f"--max-false-accept {max_false_accept:g} is no share", "give one between 0 and 1")
     photos = photos_of(root, places, distractors, same or ())
     found: list[Outcome] = []
     with ExitStack() as stack:
@@ -115,6 +112,24 @@ def rejection(
             [("--root", root), ("--places", places), ("--distractors", distractors)], same, rest
         )
         write_json(save, found[0].named({"set": photos.name, "command": command}).to_json())
+
+
+def _methods(globals_: str, features: str, save: Path | None) -> tuple[list[Any], list[Any]]:
+    """The blocks of both options; a typing mistake is told before photos are read."""
+    from loc.errors import ConfigError
+    from loc.plugins.blocks import resolve_block
+
+    chosen = blocks_of(globals_, "--globals"), blocks_of(features, "--features")
+    for section, blocks in zip(("globals", "features"), chosen, strict=True):
+        for block in blocks:
+            resolve_block(section, block)
+    count = len(chosen[0]) * len(chosen[1])
+    if save is not None and count > 1:
+        raise ConfigError(
+            f"--save {save} keeps one calibration, and these are {count}",
+            "name one of --globals and one of --features",
+        )
+    return chosen
 
 
 def _command(paths: list[tuple[str, Path | None]], same: list[str] | None, options: dict[str, str]) -> str:

@@ -190,7 +190,8 @@ def _check(queries: _Queries, max_false_accept: float) -> None:
     places = np.unique(queries.groups)
     if len(places) < 3:
         raise DataError(
-            f"{len(places)} places: to leave one out of a fit and one out of its threshold needs three",
+            "at least three places are needed (one to leave out of a fit, one out of its threshold, one to fit), "
+            f"got {len(places)}",
             "give photos of more places",
         )
     for place in places:

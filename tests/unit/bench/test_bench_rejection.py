@@ -145,6 +145,14 @@ def test_command_says_what_cannot_be(made):
     result = command(made, "--globals", "vlad,mac", "--save", str(made.parent / "x.json"))
     assert result.exit_code == 2
     assert "keeps one calibration, and these are 2" in result.output
+    for option, value, says in (
+        ("--max-false-accept", "1", "is no share"),
+        ("--globals", "vlat", "did you mean vlad"),
+        ("--same", "wall 0,wall 9", "has no place 'wall 9'"),
+    ):
+        result = command(made, option, value)
+        assert result.exit_code in (2, 3)
+        assert says in result.output
     result = command(made, "--max-false-accept", "0.01", "--save", str(made.parent / "x.json"))
     assert result.exit_code == 2
     assert "99 are needed" in result.output
