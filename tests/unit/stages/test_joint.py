@@ -11,11 +11,14 @@ from delf_fixtures import ARCHIVES
 from PIL import Image
 
 import loc
+from loc.config.ranking import RerankConfig
 from loc.nets.resnet import ResNet
 from loc.plugins.blocks import resolve_block
 from loc.plugins.joint import joint
 from loc.runtime.runtime import Runtime
 from loc.stages.extract import extract_globals
+from loc.stages.landmarks import Retriever
+from loc.stages.places_build import build_places
 
 RUNTIME = Runtime(device="cpu", workers=1)
 LOCAL = {"use": "delg", "resize_max": 96, "score_threshold": 0}
@@ -89,6 +92,18 @@ def test_one_pass_gives_both(config, tmp_path, passes) -> None:
         got, expected = done.features.get(name), local.features.get(name)
         np.testing.assert_array_equal(got.keypoints, expected.keypoints)
         np.testing.assert_array_equal(got.descriptors, expected.descriptors)
+
+
+def test_one_pass_gives_both_of_a_query_of_an_index(config, tmp_path, passes) -> None:
+    photos = config.scene.images
+    places, _ = build_places([photos], tmp_path / "i", features=LOCAL, globals_=OVERALL, runtime=RUNTIME)
+    passes.clear()
+    retriever = Retriever(places, verification=RerankConfig(), runtime=RUNTIME)
+    for name in ("0.png", "1.png"):
+        best = retriever.retrieve(photos / name, 1).images[0]
+        assert best.name == name
+        assert best.score == pytest.approx(1, abs=1e-5)
+    assert len(passes) == 2 * 7
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,19 @@ def test_what_was_learned_at_the_first_build_is_used_for_later_photos(
     assert places.info()["fits"]["globals"] in fits
 
 
+def test_what_an_extractor_learned_is_frozen_too(made: Path, tmp_path: Path) -> None:
+    learning = SIFT | {"use": "learning_sift:LearningSift"}
+    places, _ = built(made / "photos" / "view 0", tmp_path / "index", features=learning)
+    fits = tree(tmp_path / "index" / "fits")
+    assert sorted(places.card.fits) == ["features", "globals"]
+    added = places.add([made / "photos" / "view 1"], runtime=RUNTIME, prefix="more")
+    assert added.new == [f"more/plätze-{n}.png" for n in range(PLACES)]
+    assert tree(tmp_path / "index" / "fits") == fits
+    assert len(list((tmp_path / "index" / "features").iterdir())) == 1
+    retriever = Retriever(Places.open(tmp_path / "index"), verification=VERIFY, runtime=RUNTIME)
+    assert retriever.retrieve(made / "queries" / "2.png", 1).images[0].name == "more/plätze-2.png"
+
+
 def test_a_changed_photo_replaces_the_old_one(copied: Path, made: Path) -> None:
     wall_photo(copied / "photos" / "view 0" / "plätze-0.png", 3, 3)
     places = Places.open(copied / "index")
