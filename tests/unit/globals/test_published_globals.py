@@ -213,6 +213,26 @@ def test_a_file_of_matconvnet_that_does_not_fit(folder) -> None:
         NetVlad(NetVlad.Config())
 
 
+def test_missing_and_extra_tensors_of_dir_and_netvlad(folder) -> None:
+    """Each is counted, and some are named."""
+    from scipy.io import savemat
+
+    dir_checkpoint(folder / "few.pt", state_dict={"module.extra": torch.zeros(2)})
+    with pytest.raises(WeightsError, match=r"268 missing: .*; 1 unknown: extra"):
+        Dir(Dir.Config(weights="few"))
+    cells = np.empty((1, 35), object)
+    cells[0, :] = [{"type": "other"} for _ in range(35)]
+    arrays = np.empty((1, 2), object)
+    arrays[0, :] = [np.zeros((3, 3, 4, 5), np.float32), np.zeros(5, np.float32)]
+    cells[0, 1] = {"type": "conv", "weights": arrays}
+    average = np.ones((2, 2, 3), np.float32)
+    net = {"layers": cells, "meta": {"normalization": {"averageImage": average}}}
+    savemat(folder / "Pitts30K_struct.mat", {"net": net})
+    wanted = r"30 missing: layers\.0\.weights\.0, .*; 2 unknown: layers\.1\.weights\.0, layers\.1\.weights\.1"
+    with pytest.raises(WeightsError, match=wanted):
+        NetVlad(NetVlad.Config())
+
+
 @pytest.mark.parametrize("cls", [MegaLoc, Salad, EigenPlaces, CosPlace])
 def test_a_repository_of_torch_hub(folder, cls, capsys) -> None:
     name = cls.__name__.lower()

@@ -111,6 +111,21 @@ def test_a_layer_in_a_function_is_not_overlooked(graph, read) -> None:
         read(edited)
 
 
+def test_a_layer_that_the_second_round_of_a_loop_sees(graph, read) -> None:
+    """What goes out is what came in at first, and after a round what the layer made."""
+    edited = graph("delf")
+    convolution = EditableNode.new("hidden", "Conv2D", ["first", "kernel"])
+    values = ["first", "second", "kernel"]
+    edited.functions["round"] = function("Round", [convolution], values, ["hidden:y:0", "first", "kernel"])
+    source = edited["features"].inputs[0]
+    loop = EditableNode.new("rounds", "While", [source, source, "resnet_v1_50/conv1/weights/read"])
+    loop.calls("body", "Round")
+    edited.add(loop)
+    edited["features"].inputs[0] = "rounds:1"
+    with pytest.raises(WeightsError, match="'rounds:hidden' is a Conv2D"):
+        read(edited)
+
+
 def called(inputs: int, *functions: tuple[str, bytes]):
     def change(graph: EditableGraph) -> None:
         node = EditableNode.new("call", "PartitionedCall", ["boxes"] * inputs)
