@@ -18,10 +18,13 @@ from PIL import Image
 from synthetic_scene import make_scene
 
 import loc
+from loc.config import RetrievalPairs
 from loc.errors import DataError
 from loc.pipeline import Run
 from loc.runtime.runtime import Runtime
+from loc.stages.artefacts import Globals
 from loc.stages.localize import Localizer
+from loc.stages.pairs import make_pairs
 from loc.types import Camera
 
 RUNTIME = Runtime(device="cpu", workers=1)
@@ -54,6 +57,31 @@ def test_the_same_pose_as_in_the_batch(run: Run, localizer: Localizer) -> None:
         assert 1 <= len(result.references) <= 3
         assert np.array_equal(result.inlier_points3d, expected.inlier_points3d)
         assert result.seconds.keys() == {"read", "extract", "retrieve", "match", "pnp"}
+
+
+def test_references_are_reranked_as_in_the_batch(run: Run, tmp_path: Path) -> None:
+    block = {**RETRIEVAL, "rerank": {"use": "d2r", "max_distance": None, "ratio": 0.8}}
+    assert run.features is not None
+    plugin = run.bundle.global_extractor
+    store = run.bundle.open_globals()
+    assert plugin is not None
+    assert store is not None
+    pairs = make_pairs(
+        "query",
+        run.scene,
+        run.features,
+        Globals(store, run.features.keys, plugin),
+        config=[RetrievalPairs.model_validate(block)],
+        workdir=tmp_path,
+        runtime=RUNTIME,
+        among=run.bundle.registered,
+    )
+    store.close()
+    blocks = {**run.bundle.blocks, "pairs": [block]}
+    localizer = Localizer(replace(run.bundle, blocks=blocks), runtime=RUNTIME)
+    for record in run.scene.queries:
+        result = localizer.localize(record.path, camera=run.scene.camera_of(record), name=record.name)
+        assert sorted(result.references) == sorted(pairs.ranked[record.name])  # by inliers in the result
 
 
 def test_pixels_in_memory_are_the_same_photo(run: Run, localizer: Localizer) -> None:
