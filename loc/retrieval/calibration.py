@@ -190,7 +190,7 @@ def _check(queries: _Queries, max_false_accept: float) -> None:
     places = np.unique(queries.groups)
     if len(places) < 3:
         raise DataError(
-            "at least three places are needed (one to leave out of a fit, one out of its threshold, one to fit), "
+            "at least three places are needed (one to leave out of a fit, one out of its threshold), "
             f"got {len(places)}",
             "give photos of more places",
         )
