@@ -41,7 +41,7 @@ MaxFalseAccept = Annotated[
     float, typer.Option(help="Largest share of wrong best images that may be accepted.")
 ]
 PerPlace = Annotated[int, typer.Option(min=1, help="Most photos of a place that are asked.")]
-Save = Annotated[Path | None, typer.Option(help="Write the calibration, for loc retrieve --calibration.")]
+Save = Annotated[Path | None, typer.Option(help="Write the calibration, for loc retrieve --rejection.")]
 Keep = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Keep what is extracted and verified; run again to resume."),
