@@ -29,7 +29,9 @@ def test_import_loc_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "extract", "match", "map", "localize", "eval", "plugins"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "extract", "match", "map", "localize", "eval", "plugins", "index", "retrieve"]
+)
 def test_every_command_has_help(cli: Cli, command: str) -> None:
     assert cli(command, "--help") == 0
     assert "Usage: loc" in cli.out

@@ -570,3 +570,19 @@ def test_vectors_that_cannot_be_used(tmp_path: Path, write: Callable[[Path], Any
             runtime=RUNTIME,
             names_file=tmp_path / "names.txt",
         )
+
+
+def test_hdf5_files_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "damaged.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(90))
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        file.create_group("a.jpg").create_dataset("keypoints", data=np.zeros((3, 2)))
+    with h5py.File(tmp_path / "climbs.h5", "w") as file:
+        file.create_group("a/../../b").create_dataset("global_descriptor", data=np.ones(4))
+        file.create_group("#x").create_dataset("global_descriptor", data=np.ones(4))
+    for name, told in (
+        ("damaged", "no HDF5 file of hloc"),
+        ("features", "holds no global_descriptor"),
+        ("climbs", "cannot be used"),
+    ):
+        with pytest.raises(DataError, match=told):
+            build_places([tmp_path / f"{name}.h5"], tmp_path / "i", of="vectors", runtime=RUNTIME)
