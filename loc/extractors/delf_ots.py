@@ -102,7 +102,8 @@ class DelfOts:
         Raises:
             DataError: there are fewer than ten descriptors per dimension.
         """
-        parts = [features.descriptors.astype(np.float32) for features in inputs]
+        # A photo without a keypoint has no descriptors, of no length.
+        parts = [features.descriptors.astype(np.float32) for features in inputs if len(features)]
         rows = np.concatenate(parts) if parts else np.zeros((0, CHANNELS), np.float32)
         wanted = _ROWS_PER_DIMENSION * self.config.pca_dim
         if len(rows) < wanted:

@@ -38,6 +38,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise _refused(archive, f"holds {member.name!r} twice")
                 seen.add(path)
                 _write(tar, member, folder / path)
+            _read_to_the_end(tar)
     except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError) as error:
         raise WeightsError(
             f"{archive} cannot be unpacked: {' '.join(str(error).split()) or type(error).__name__}",
@@ -70,6 +71,15 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
         shutil.copyfileobj(source, file, 1 << 20)
     if target.stat().st_size != member.size:
         raise tarfile.ReadError(f"{member.name} is shorter than the archive says")
+
+
+def _read_to_the_end(tar: tarfile.TarFile) -> None:
+    """The checksum of a compressed stream stands behind the last file, and is verified when it is read."""
+    stream, rest = tar.fileobj, 0
+    while stream is not None and (block := stream.read(1 << 20)):
+        rest += len(block)
+        if rest > _MOST_BYTES:
+            raise tarfile.ReadError("it goes on behind its end")
 
 
 def _refused(archive: Path, what: str) -> WeightsError:

@@ -24,7 +24,7 @@ from loc.weights.tensorflow.bundle import Bundle
 from loc.weights.tensorflow.datum import read_datum
 from loc.weights.tensorflow.facts import FORMAT, CodebookFacts, Facts, NetworkFacts
 from loc.weights.tensorflow.graph import Graph
-from loc.weights.tensorflow.layout import Shape, keras_facts, keras_names, network_shapes
+from loc.weights.tensorflow.layout import LOCAL_VALUES, Shape, keras_facts, keras_names, network_shapes
 from loc.weights.tensorflow.objects import OBJECT_GRAPH, SUFFIX, variables
 from loc.weights.tensorflow.slim import read_graph
 
@@ -243,10 +243,14 @@ def _pca(folder: Path) -> dict[str, Array]:
         variances = [read_datum(path).astype(np.float32).ravel() for path in others]
     except DataError as error:
         raise WeightsError(error.message, "unpack or fetch the archive again") from error
-    dim = mean.size
-    if matrix.size != dim * dim or any(each.size != dim for each in variances):
-        sizes = [matrix.shape, *(each.shape for each in variances)]
-        raise WeightsError(f"the PCA in {folder} does not fit together: a mean of {dim} values and {sizes}")
+    dim = LOCAL_VALUES
+    if mean.size != dim or matrix.size != dim * dim or any(each.size != dim for each in variances):
+        sizes = [mean.shape, matrix.shape, *(each.shape for each in variances)]
+        raise WeightsError(
+            f"the PCA in {folder} is of another size: mean, components and variances are"
+            f" {', '.join(' x '.join(map(str, size)) for size in sizes)}, for features of {dim} values",
+            "put the pca folder of the same archive there, or take it away and set features.pca_dim=null",
+        )
     tensors = {"pca.mean": mean, "pca.components": matrix.reshape(dim, dim)}
     if variances:
         tensors["pca.variances"] = variances[0]

@@ -17,7 +17,7 @@ from loc.weights.card import WeightFile
 from loc.weights.files import cache_folder, find, locate, sha256_of
 from loc.weights.tensorflow.convert import Converted, convert
 from loc.weights.tensorflow.facts import Facts, NetworkFacts
-from loc.weights.tensorflow.layout import layers, network_shapes
+from loc.weights.tensorflow.layout import LOCAL_VALUES, layers, network_shapes
 from loc.weights.tensors import fitted
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def load(path: Path) -> Model:
         for name, shape in expected.items()
     }
     if "pca.mean" in tensors:
-        dim = tensors["pca.mean"].numel()
+        dim = LOCAL_VALUES
         shapes |= {"pca.mean": (dim,), "pca.components": (dim, dim)}
         shapes |= {"pca.variances": (dim,)} if "pca.variances" in tensors else {}
     return Model(fitted(tensors, shapes, path), facts)

@@ -14,6 +14,8 @@ from loc.weights.tensorflow.trunk import NORM_PARTS, norm_name
 
 Shape = tuple[int, ...]
 
+#: Of a local feature before its PCA: channels of block 3.
+LOCAL_VALUES = 1024
 _KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 #: Epsilon of Keras' batch norm, which its trainer leaves at the default of the library.
 _KERAS_EPSILON = 1e-3

@@ -223,6 +223,9 @@ def test_what_off_the_shelf_learns(ots, images) -> None:
     np.testing.assert_allclose(state["components"] @ state["components"].T, np.eye(24), atol=1e-5)
     projected = (raw[0].descriptors - state["mean"]) @ state["components"].T / state["deviations"]
     np.testing.assert_allclose(np.cov(projected.T, bias=True), np.eye(24), atol=2e-2)
+    none = np.zeros((0, 0), np.float32)  # of a photo below the smallest side
+    tiny = LocalFeatures(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), none, (1, 1))
+    assert all(np.array_equal(state[key], each) for key, each in few.fit([tiny, *raw]).items())
     few.load_state(state)
     (found,) = few(images["delf"])
     assert found.descriptors.shape[1] == 24

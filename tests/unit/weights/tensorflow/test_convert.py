@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,20 +124,31 @@ def test_wrong_shapes_and_values(model) -> None:
             convert(model)
 
 
+def of_512(pca: Path) -> None:
+    """A PCA that fits together, of another network."""
+    for name in ("mean", "pca_variances"):
+        write_datum(pca / f"{name}.datum", np.ones(512, np.float32))
+    write_datum(pca / "pca_proj_mat.datum", np.eye(512, dtype=np.float32))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda pca: write_datum(pca / "mean.datum", np.ones(40, np.float32)), "does not fit together"),
+        (
+            lambda pca: write_datum(pca / "mean.datum", np.ones(40, np.float32)),
+            "of another size.*for features of 1024",
+        ),
         (
             lambda pca: write_datum(pca / "pca_variances.datum", np.ones(7, np.float32)),
-            "does not fit together",
+            "of another size.*for features of 1024",
         ),
+        (of_512, "are 512, 512 x 512, 512, for features of 1024 values"),
         (lambda pca: write_datum(pca / "other.datum", np.ones(1024, np.float32)), "one file of variances"),
         (lambda pca: (pca / "mean.datum").unlink(), r"cannot read .*mean.datum"),
         (lambda pca: (pca / "mean.datum").write_bytes(b"\x12\xff"), r"mean.datum cannot be read"),
         (lambda pca: write_datum(pca / "mean.datum", np.full(1024, np.nan, np.float32)), "NaN"),
     ],
-    ids=["mean", "variances", "two", "absent", "damaged", "nan"],
+    ids=["mean", "variances", "all", "two", "absent", "damaged", "nan"],
 )
 def test_broken_pca(model, change, said) -> None:
     change(model / "pca")
