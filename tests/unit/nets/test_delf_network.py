@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from loc.nets.delf import DelfNetwork, joined
 from loc.nets.pyramid import Level, select, suppress
 from loc.nets.selected import DELF_SCALES, DELG_SCALES
 from loc.weights.tensorflow.convert import Converted, convert
+from loc.weights.tensorflow.facts import PoolingFacts
 
 SCALES = {"delf": DELF_SCALES, "delg": DELG_SCALES}
 UNIT = "resnet_v1_50/block3/unit_6/bottleneck_v1"
@@ -194,6 +196,18 @@ def test_the_receptive_field_and_suppression_are_followed(altered, image) -> Non
     np.testing.assert_array_equal(
         suppress(some.boxes, some.scores, most=1000, iou=0.5), range(len(some.scores))
     )
+
+
+def test_the_generalized_mean_is_followed(nets, image) -> None:
+    """Its power and its least activation are those of the graph."""
+    net = copy.copy(nets["delg"])
+    net.facts = net.facts.model_copy(update={"pooling": PoolingFacts(power=4.5, least=0.3)})
+    _, got = net.describe(image, (1.0,), local=[], overall=[0])
+    with torch.inference_mode():
+        deep = net.trunk.block4(net.trunk.block3(normalized(image)))[0].double().clamp_min(0.3)
+        weight, bias = (each.double() for each in net._whitening)
+        expected = weight @ (deep**4.5).mean(dim=(1, 2)) ** (1 / 4.5) + bias
+    assert_near(got[0], expected.numpy())
 
 
 def test_where_cells_look(nets) -> None:

@@ -116,10 +116,10 @@ def test_a_layer_that_the_second_round_of_a_loop_sees(graph, read) -> None:
     edited = graph("delf")
     convolution = EditableNode.new("hidden", "Conv2D", ["first", "kernel"])
     values = ["first", "second", "kernel"]
-    edited.functions["round"] = function("Round", [convolution], values, ["hidden:y:0", "first", "kernel"])
+    edited.functions["round"] = function("OneRound", [convolution], values, ["hidden:y:0", "first", "kernel"])
     source = edited["features"].inputs[0]
     loop = EditableNode.new("rounds", "While", [source, source, "resnet_v1_50/conv1/weights/read"])
-    loop.calls("body", "Round")
+    loop.calls("body", "OneRound")
     edited.add(loop)
     edited["features"].inputs[0] = "rounds:1"
     with pytest.raises(WeightsError, match="'rounds:hidden' is a Conv2D"):
