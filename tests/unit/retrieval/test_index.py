@@ -217,7 +217,7 @@ def test_a_bad_row_late_in_a_long_call_is_named(tmp_path: Path) -> None:
 def test_other_refusals(tmp_path: Path) -> None:
     index = make(tmp_path / "i")
     index.add(["a"], unit(1))
-    with pytest.raises(DataError, match="2 of 3 images are not in .*: 'x', 'y'"):
+    with pytest.raises(DataError, match=r"2 of 3 images are not in .*: 'x', 'y'"):
         index.remove(["x", "a", "y"])
     assert "a" in index
     with pytest.raises(DataError, match="given twice"):

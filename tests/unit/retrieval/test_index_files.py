@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -115,7 +114,7 @@ def test_check_reads_what_open_does_not(folder: Path, monkeypatch: pytest.Monkey
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     VectorIndex.open(folder)
-    with pytest.raises(StoreError, match="base.faiss is damaged: its bytes do not match"):
+    with pytest.raises(StoreError, match=r"base.faiss is damaged: its bytes do not match"):
         VectorIndex.check(folder)
 
 
@@ -206,7 +205,7 @@ def _loaded_bytes(folder: Path) -> tuple[int, int]:
             inside = line.endswith(str(path))
         elif inside and line.startswith("Rss:"):
             loaded += 1024 * int(line.split()[1])
-    return loaded, os.path.getsize(path)
+    return loaded, path.stat().st_size
 
 
 def test_auto_takes_kinds_by_size() -> None:
