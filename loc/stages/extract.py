@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from loc.stores.fingerprint import fingerprint
 from loc.stores.parts import ItemKey
 from loc.types import ImageRecord
 
+log = logging.getLogger(__name__)
 #: Raised when this stage changes the numbers for an unchanged plug-in.
 STAGE_VERSION = 1
 
@@ -199,7 +201,9 @@ def _describe(
     keys = {key.name: key for key in todo}
     files = [PhotoFile(key.name, records[key.name].path) for key in todo]
     for file, result in extract_many(replace(plugin, state=state), files, runtime=runtime):
-        if not isinstance(result, Skipped):
+        if isinstance(result, Skipped):
+            log.warning("no descriptor, so in no pair: %s", result.reason)
+        else:
             yield keys[file.name], result
 
 

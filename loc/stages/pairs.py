@@ -53,13 +53,14 @@ def make_pairs(
 
     Args:
         features: images without features are in no pair.
-        globals_: descriptors for retrieval; None where no generator needs them.
+        globals_: descriptors for retrieval; None where no generator needs them. Images without one (smaller
+            than the plug-in takes) are in no pair.
         among: database images that may be paired (query role: those in the map); default all.
 
     Raises:
         ConfigError, DataError: see :func:`loc.stages.pair_union.generate_pairs`.
     """
-    usable = _usable(role, scene, features, among)
+    usable = _usable(role, scene, features, globals_, among)
     fields = pair_fields(role, scene, features, globals_, config=config, among=among)
     folder = pairs_folder(role, fields, workdir)
 
@@ -107,7 +108,7 @@ def pair_fields(
     among: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """What the fingerprint of a pair list covers; arguments as of :func:`make_pairs`."""
-    usable = _usable(role, scene, features, among)
+    usable = _usable(role, scene, features, globals_, among)
     others = {} if globals_ is None else globals_.others
     fused = {key: each.store.folder.name for key, each in others.items()}
     return {
@@ -139,11 +140,20 @@ def read_pair_list(folder: Path) -> PairList:
     return PairList(folder, tuple(sorted(pairs)), {query: tuple(names) for query, names in ranked.items()})
 
 
-def _usable(role: PairRole, scene: Scene, features: Features, among: Collection[str] | None) -> set[str]:
+def _usable(
+    role: PairRole,
+    scene: Scene,
+    features: Features,
+    globals_: Globals | None,
+    among: Collection[str] | None,
+) -> set[str]:
     allowed = None if among is None else frozenset(among)
     names = [image.name for image in scene.db if allowed is None or image.name in allowed]
     names += [image.name for image in scene.queries] if role == "query" else []
-    return {name for name in names if name in features.keys}
+    tables = [features.keys]
+    if globals_ is not None:
+        tables += [each.keys for each in (globals_, *globals_.others.values())]
+    return {name for name in names if all(name in table for table in tables)}
 
 
 def _options(config: PairsConfig) -> dict[str, Any]:
