@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from loc.config.index import IndexConfig
 from loc.errors import StoreError
-from loc.stores.files import read_sealed, sync, write_sealed
+from loc.stores.files import read_sealed, remove_orphans, sync, write_sealed
 
 POINTER = "index.json"
 BASE = "base.json"
@@ -92,6 +92,7 @@ def read_pointer(root: Path) -> Pointer:
 
 def write_pointer(root: Path, pointer: Pointer) -> None:
     """The moment at which a change or a compaction happens; it is on the disk when this returns."""
+    remove_orphans(root, prefix=f".{POINTER}.")  # of writers that were killed here
     fields = {**asdict(pointer), "config": pointer.config.model_dump()}
     write_sealed(root / POINTER, {**fields, "format": FORMAT})
     sync(root)

@@ -16,6 +16,7 @@ from loc.config.index import IndexConfig
 from loc.errors import StoreError
 from loc.retrieval.index import VectorIndex
 from loc.retrieval.indexing import files, kinds
+from loc.stores.files import host
 
 DIM = 32
 
@@ -137,9 +138,15 @@ def test_what_a_killed_call_left_does_not_count_and_goes(folder: Path) -> None:
     shutil.copy(changes / "000001.change", changes / "000003.change")
     shutil.copytree(folder / "generation-000001", folder / "generation-000002")
     (folder / "generation-000003.partial").mkdir()
+    dead = multiprocessing.get_context("spawn").Process(target=int)
+    dead.start()
+    dead.join()
+    orphan = folder / f".index.json.{host()}-{dead.pid}.tmp"
+    orphan.write_text("{")
     index = VectorIndex.open(folder)
     assert len(index) == 2001
     index.add(["x"], unit(1, 7))
+    assert not orphan.exists()
     assert VectorIndex.open(folder).names == index.names
     index.compact()
     assert VectorIndex.open(folder).names == index.names
