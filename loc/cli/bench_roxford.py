@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import textwrap
 from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loc.cli.console import Batch, Device, Json, Workers, print_json, print_line, print_rows, runtime
+from loc.cli.console import Batch, Device, Json, Workers, print_json, print_line, runtime
 
 if TYPE_CHECKING:
     from loc.bench.roxford import Row
 
 #: A plug-in that is no method by itself.
 _BRIDGE = "hloc"
+#: Characters of a line, where names leave a choice.
+_LINE = 80
 Root = Annotated[
     Path, typer.Option(help="Folder of a set (gnd_*.json, .pkl or .mat, and jpg/), or one of such folders.")
 ]
@@ -37,7 +40,11 @@ Rank = Annotated[
     ),
 ]
 Features = Annotated[
-    str, typer.Option(help="Local features for methods that aggregate them, and for re-ranking.")
+    str,
+    typer.Option(
+        help="Local features for methods that aggregate them, and for re-ranking; with options as in "
+        "'{use: d2net, weights: ots}'."
+    ),
 ]
 ResizeMax = Annotated[int, typer.Option(min=0, help="Long side of photos, px; 0: as they are.")]
 Distractors = Annotated[Path | None, typer.Option(help="Folder of photos that are wrong for every query.")]
@@ -80,6 +87,10 @@ def roxford(
     chosen = blocks_of(methods, "--methods") if methods else registered
     for block in chosen if methods else ():
         resolve_block("globals", block)
+    local = blocks_of(features, "--features")
+    if len(local) > 1:
+        raise ConfigError(f"--features {features} is more than one", "run once for each")
+    resolve_block("features", local[0])
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output} is no folder", "name a new folder, or one of an earlier run")
     rows: list[Row] = []
@@ -92,7 +103,7 @@ def roxford(
                 data,
                 chosen,
                 rankings,
-                features=features,
+                features=local[0],
                 resize_max=resize_max or None,
                 fuse=fuse,
                 workdir=output,
@@ -132,20 +143,55 @@ def blocks_of(text: str, option: str) -> list[Any]:
 
 
 def _print_tables(rows: list[Row]) -> None:
-    """One table per set: mAP and mP@10 in per cent, by protocol."""
+    """Per set and ranking: mAP and mP@10 in per cent, the best first, and methods without numbers last."""
     for name in dict.fromkeys(row.set_name for row in rows):
         of_set = [row for row in rows if row.set_name == name]
-        protocols = next((list(row.scores) for row in of_set if row.scores), [])
-        print_line(f"{name} (%)")
-        header = [f"{what} {protocol}" for what in ("mAP", "mP@10") for protocol in protocols]
-        print_rows(["method", "ranking", "dim", *header, ""], [_cells(row, protocols) for row in of_set])
+        without = [row for row in of_set if not row.scores]
+        rankings = list(dict.fromkeys(row.ranking for row in of_set if row.scores))
+        for ranking in rankings:
+            print_line(f"{name}, {ranking} (%)")
+            _print_table([row for row in of_set if row.scores and row.ranking == ranking])
+            print_line()
+        if without:
+            print_line(f"{name}, without numbers")
+            labels = [", ".join(part for part in (row.method, row.ranking) if part) for row in without]
+            wide = max(len(label) for label in labels)
+            for label, row in zip(labels, without, strict=True):
+                print_line(_wrapped(f"{label:<{wide}}  {row.note}"))
 
 
-def _cells(row: Row, protocols: list[str]) -> list[str]:
-    values = ["–"] * (2 * len(protocols))
-    if row.scores:
+def _print_table(rows: list[Row]) -> None:
+    """Rows of one ranking, sorted by the protocol in the middle."""
+    protocols = list(rows[0].scores)
+    key = protocols[len(protocols) // 2]
+    rows = sorted(rows, key=lambda row: -_number(row.scores[key].mean_ap))
+    lines = [["dim", *protocols, *protocols]]
+    for row in rows:
         scores = [row.scores[name] for name in protocols]
         numbers = [each.mean_ap for each in scores] + [each.mean_precision[-1] for each in scores]
-        values = [f"{100 * number:.1f}" if isfinite(number) else "–" for number in numbers]
-    dimension = "" if row.dimension is None else str(row.dimension)
-    return [row.method, row.ranking, dimension, *values, row.note]
+        dimension = "–" if row.dimension is None else str(row.dimension)
+        lines.append([dimension, *(f"{100 * number:.1f}" if isfinite(number) else "–" for number in numbers)])
+    widths = [max(5, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
+    cells = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    room = _LINE - 2 - len(cells[0])
+    labels = [row.method for row in rows]
+    wide = max(len(label) for label in ["method", *labels] if len(label) <= room)
+    half = 2 * len(protocols) + sum(widths[1 : 1 + len(protocols)])
+    print_line(" " * (wide + 2 + widths[0]) + "mAP".rjust(half) + "mP@10".rjust(half))
+    print_line(f"{'method':<{wide}}  {cells[0]}")
+    for row, label, line in zip(rows, labels, cells[1:], strict=True):
+        if len(label) > wide:  # on a line of its own
+            print_line(label)
+            label = ""
+        print_line(f"{label:<{wide}}  {line}")
+        if row.note:
+            print_line(_wrapped(f"  {row.note}"))
+
+
+def _number(value: float) -> float:
+    """A mean over no query sorts last."""
+    return value if isfinite(value) else -1.0
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -11,12 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from loc.bench.reranking import reranked
-from loc.bench.roxford import PARITY_ONLY, crop_query, rank_options, retrieval_table
+from loc.bench.roxford import PARITY_ONLY, Row, crop_query, rank_options, retrieval_table
 from loc.cli.app import app
+from loc.cli.bench_roxford import _print_tables
 from loc.config import RerankConfig
 from loc.errors import ConfigError, DataError
 from loc.layouts.revisited import open_sets
-from loc.metrics.retrieval import Judgement
+from loc.metrics.retrieval import Judgement, RetrievalScores
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.retrieval.verification import rerank, verify
 from loc.runtime.images import read_photo
@@ -256,6 +257,9 @@ def test_what_is_mistyped_is_told_before_photos_are_read(root, tmp_path):
     for more, match in (
         (["--methods", "nonesuch"], "no plug-in or preset is called 'nonesuch'"),
         (["--methods", " , "], "is no list of plug-ins"),
+        (["--features", "sft"], "no plug-in or preset is called 'sft'"),
+        (["--features", "{use: d2net_ss, wieghts: ots}"], "wieghts"),
+        (["--features", "sift,disk"], "is more than one"),
         (["--methods", METHOD, "-o", str(tmp_path / "file")], "is no folder"),
     ):
         result = CliRunner().invoke(app, ["bench", "roxford", "--root", str(root), *more])
@@ -270,7 +274,37 @@ def test_a_protocol_without_right_images_has_no_number(root):
     arguments = ["bench", "roxford", "--root", str(root), "--methods", METHOD, "--workers", "1"]
     result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     (line,) = (line for line in result.output.splitlines() if line.startswith(METHOD))
-    assert line.split()[3:6] == ["100.0", "100.0", "–"]
+    assert line.split()[2:5] == ["100.0", "100.0", "–"]
+
+
+def test_tables_fit_a_terminal(capsys):
+    def row(method, ranking, value=0.0, **more):
+        each = RetrievalScores((10,), np.array([value]), np.array([[value]]), np.array([[value]]))
+        scores = dict.fromkeys(("easy", "medium", "hard"), each)
+        return Row("coloured", method, ranking, 32768, scores, **more)
+
+    long = "asmk (words=1024, regions=rmac, query_assignments=1)"
+    _print_tables(
+        [
+            row("gem", "similarity", 0.5),
+            row(long, "similarity", 1.0),
+            row("gem", "diffusion", 0.25, note="photos without a descriptor: 1"),
+            Row("coloured", "delg", "", note=PARITY_ONLY),
+            Row("coloured", "asmk", "diffusion", note="has no vectors " * 8),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    first, second = lines.index("coloured, similarity (%)"), lines.index("coloured, diffusion (%)")
+    assert lines[first + 1].split() == ["mAP", "mP@10"]
+    assert lines[first + 2].split() == ["method", "dim", *["easy", "medium", "hard"] * 2]
+    assert lines[first + 3] == long
+    assert lines[first + 4].split() == ["32768", *["100.0"] * 6]
+    assert lines[first + 5].split() == ["gem", "32768", *["50.0"] * 6]
+    assert lines[second + 4] == "  photos without a descriptor: 1"
+    rest = lines[lines.index("coloured, without numbers") + 1 :]
+    assert rest[0].split() == ["delg", "parity", "only"]
+    assert rest[1].startswith("asmk, diffusion  has no vectors")
 
 
 def test_command(root):
@@ -278,8 +312,8 @@ def test_command(root):
     result = CliRunner().invoke(app, [*arguments, "--workers", "1", "--device", "cpu", "--rank", "aqe"])
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert any(line.startswith("coloured (%)") for line in lines)
-    assert any(METHOD in line and line.split()[1:6] == ["aqe", "3", *["100.0"] * 3] for line in lines)
+    assert "coloured, aqe (%)" in lines
+    assert any(METHOD in line and line.split()[1:5] == ["3", *["100.0"] * 3] for line in lines)
     assert any(UNCHECKED in line and line.endswith(PARITY_ONLY) for line in lines)
     result = CliRunner().invoke(app, [*arguments, "--workers", "1", "--json"])
     rows = json.loads(result.output[result.output.index("[") :])
