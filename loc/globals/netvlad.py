@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from loc.errors import WeightsError
+from loc.errors import DataError, WeightsError
 from loc.globals.pooling import Pooled, PoolingConfig, Trunk
 from loc.nets.torchvision import VGG16_CONVOLUTIONS, VGG_CHANNELS, vgg_trunk
 from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
 from loc.types import Array
 from loc.weights.files import locate
+from loc.weights.mat_file import read_mat
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,8 @@ _FILES = {
     for name in ("Pitts30K", "TokyoTM")
 }
 _ASSIGNMENT, _WHITENING, _WORDS = 30, 33, 64
+#: The published files have 530 MB; more than 2 GiB in one variable the format does not allow.
+_MAX_BYTES = 2**31
 
 
 class NetvladConfig(PoolingConfig):
@@ -123,47 +126,44 @@ def read_matconvnet(path: Path) -> dict[str, Array]:
     Raises:
         WeightsError: it is no such file; or arrays are missing, unknown or of another shape (listed).
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     try:
-        net = loadmat(path, struct_as_record=False, squeeze_me=True)["net"]
-        layers = list(np.atleast_1d(net.layers))
-        average = np.asarray(net.meta.normalization.averageImage, np.float32)
-    except (
-        MatReadError,
-        OSError,
-        KeyError,
-        AttributeError,
-        ValueError,
-        TypeError,
-        NotImplementedError,
-    ) as error:
+        net = read_mat(path, max_bytes=_MAX_BYTES)["net"]
+        layers, average = net["layers"], net["meta"]["normalization"]["averageImage"]
+    except (DataError, KeyError, TypeError, IndexError) as error:
         raise WeightsError(
-            f"{path} is no network of MatConvNet as a struct: {' '.join(str(error).split())[:200]}",
+            f"{path} is no network of MatConvNet as a struct: {str(error).splitlines()[0][:200]}",
             "fetch it again (loc weights fetch)",
         ) from error
+    color = _mean_color(_plain(average), path)
     found = {
-        f"layers.{index}.weights.{part}": np.asarray(array, np.float32)
-        for index, layer in enumerate(layers)
+        f"layers.{index}.weights.{part}": _plain(array)
+        for index, layer in enumerate(layers if isinstance(layers, list) else [layers])
         for part, array in enumerate(_weights_of(layer))
     }
-    return {**_checked(found, path), "meta.normalization.averageImage": _mean_color(average, path)}
+    return {**_checked(found, path), "meta.normalization.averageImage": color}
 
 
 def _weights_of(layer: Any) -> list[Any]:
-    weights = getattr(layer, "weights", ())
-    if isinstance(weights, np.ndarray) and weights.dtype != object:
-        weights = [weights] if weights.size else []
-    return list(weights)
+    weights = layer.get("weights", []) if isinstance(layer, dict) else []
+    if isinstance(weights, np.ndarray):  # one bare, or the empty one that stands for none
+        return [weights] if weights.size else []
+    return weights if isinstance(weights, list) else [weights]
+
+
+def _plain(array: Any) -> Array:
+    """Without axes of one, as MATLAB pads; what is no array of numbers has a shape that nothing expects."""
+    if not isinstance(array, np.ndarray):
+        return np.zeros((0, 0), np.float32)
+    with np.errstate(over="ignore"):  # what is infinite in single precision is refused with its name
+        return np.asarray(array.squeeze(), np.float32)
 
 
 def _mean_color(average: Array, path: Path) -> Array:
     """Of every pixel, or of one."""
     color = average if average.ndim == 1 else average[0, 0] if average.ndim == 3 else average[:0]
-    if color.shape != (3,):
+    if color.shape != (3,) or not np.isfinite(color).all():
         raise WeightsError(f"{path}: averageImage is {average.shape}, expected one of RGB", "fetch it again")
-    return np.ascontiguousarray(color)
+    return np.array(color)
 
 
 def _checked(found: dict[str, Array], path: Path) -> dict[str, Array]:
@@ -195,4 +195,4 @@ def _checked(found: dict[str, Array], path: Path) -> dict[str, Array]:
     said = [f"{len(names)} {what}: {', '.join(names[:6])}" for what, names in parts.items() if names]
     if said:
         raise WeightsError(f"{path} is not NetVLAD on VGG-16: {'; '.join(said)}", "is it the file hloc uses?")
-    return {key: np.ascontiguousarray(found[key]) for key in expected}
+    return {key: np.array(found[key], order="C") for key in expected}  # no view of the file remains

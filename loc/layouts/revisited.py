@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from loc.errors import DataError
-from loc.layouts.mat_file import read_mat
 from loc.layouts.plain_pickle import read_plain_pickle
 from loc.runtime.images import list_photos
 from loc.types import Array
+from loc.weights.mat_file import read_mat
 
 LABELS = ("easy", "hard", "junk", "ok")
 #: Kinds of ground truth, in the order in which they are taken where a folder has several.
