@@ -28,6 +28,7 @@ from loc.retrieval.verification import verify
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features
 from loc.stages.extract import extract_features, extract_globals
+from loc.stages.learn import fitted_extractor
 from loc.stores.files import make_folder, read_sealed, write_sealed
 from loc.stores.fingerprint import fingerprint
 from loc.types import Array, ImageRecord
@@ -223,6 +224,8 @@ def described(
 ) -> tuple[PlacedPhotos, list[ImageRecord], Features]:
     """Local features of all photos, and the photos without those that cannot be read.
 
+    An extractor that learns something learns it where a global one does: :func:`learned_on`.
+
     Raises:
         DataError: none can be.
     """
@@ -230,6 +233,7 @@ def described(
     records = [
         ImageRecord(f"{row:0{width}}_{path.name}", path, "db", "") for row, path in enumerate(photos.photos)
     ]
+    features = fitted_extractor(features, learned_on(photos, records), workdir=workdir, runtime=runtime)
     found = extract_features(records, plugin=features, workdir=workdir, runtime=runtime)
     for name, reason in found.skipped.items():
         log.warning("%s is left out: %s", name, reason)
@@ -237,6 +241,15 @@ def described(
     if not kept:
         raise DataError(f"no photo of {photos.name} can be read", "loc doctor FOLDER says why")
     return photos.select(kept), [records[row] for row in kept], found
+
+
+def learned_on(photos: PlacedPhotos, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """The photos that are in databases, without distractors."""
+    return [
+        record
+        for record, asked_only, place in zip(records, photos.asked_only, photos.places, strict=True)
+        if not asked_only and place != DISTRACTORS
+    ]
 
 
 def similarities(
@@ -250,13 +263,9 @@ def similarities(
 ) -> Array:
     """``(n, n)`` similarity of global descriptors, query by row; -inf where an image is not found.
 
-    What is learned is learned on the photos that are in databases, without distractors.
+    What is learned is learned on :func:`learned_on`.
     """
-    fit_names = [
-        record.name
-        for record, asked_only, place in zip(records, photos.asked_only, photos.places, strict=True)
-        if not asked_only and place != DISTRACTORS
-    ]
+    fit_names = [record.name for record in learned_on(photos, records)]
     globals_ = extract_globals(
         records, features, plugin=plugin, fit_names=fit_names, workdir=workdir, runtime=runtime
     )

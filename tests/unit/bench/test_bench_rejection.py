@@ -8,13 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from learning_sift import LearningSift
 from typer.testing import CliRunner
 
-from loc.bench.rejection import ask, databases, photos_of, rerank_options
+from loc.bench.rejection import ask, databases, described, photos_of, ready, rerank_options
 from loc.cli.app import app
 from loc.errors import ConfigError, DataError
 from loc.layouts.placed import DISTRACTORS, UNLABELLED, PlacedPhotos
 from loc.retrieval.rejection import Rejection
+from loc.runtime.runtime import Runtime
 
 #: Rows: three of the mill (the last one a query), two of the door, one of none, one distractor.
 PHOTOS = PlacedPhotos(
@@ -139,6 +141,18 @@ def test_command(made):
     assert row["false_accepts"]["of"] == 16
     assert row["true_accepts"]["of"] == 12
     assert row["rejection"]["threshold"] == Rejection.read(saved).threshold == model.threshold
+
+
+def test_an_extractor_learns_from_the_database_photos_without_distractors(made, tmp_path):
+    photos = photos_of(made, made / "places.txt", made.parent / "others")
+    runtime = Runtime(device="cpu", workers=1)
+    plugin = ready("features", f"{LearningSift.__module__}:LearningSift", runtime)
+    _, records, features = described(photos, plugin, tmp_path, runtime)
+    fit = features.plugin.state
+    assert fit is not None
+    assert json.loads((fit / "manifest.json").read_text())["fields"]["images"] == 12
+    assert len(records) == 16
+    assert features.get(records[0].name).descriptors.astype(float).min() < 0  # SIFT's own are not
 
 
 def test_command_says_what_cannot_be(made):
