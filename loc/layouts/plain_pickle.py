@@ -45,7 +45,8 @@ def read_plain_pickle(path: Path) -> Any:
     Pickles of Python 2 are read with latin-1 text, as NumPy's need it.
 
     Raises:
-        DataError: no such file, more than a GiB, damaged, or it names anything but plain data.
+        DataError: no such file, more than a GiB, damaged, it names anything but plain data, or this Python
+            has no unpickler in Python.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -55,7 +56,7 @@ def read_plain_pickle(path: Path) -> Any:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
     try:
         _check_sizes(data)
-        return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load(), {})
+        return _plain(_unpickler(data).load(), {})
     except _DAMAGE as error:
         raise DataError(
             f"{path} is no pickle of plain data: {error}",
@@ -163,43 +164,56 @@ class _Tuple(tuple[Any, ...]):
         raise pickle.UnpicklingError("a tuple as a key is not plain data")
 
 
-class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python, of which two steps are replaced."""
+def _unpickler(data: bytes) -> pickle._Unpickler:
+    """The standard library's unpickler in Python, of which two steps are replaced.
 
-    stack: list[Any]
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    It is private; CPython 3.10 to 3.13 have it, as the fallback of the one in C, whose steps are fixed.
+    It is looked for when a pickle is read, so that other files need no Python that has it.
+    """
+    if not isinstance(getattr(getattr(pickle, "_Unpickler", None), "dispatch", None), dict):
+        raise DataError(
+            "this Python has no unpickler of its own language (pickle._Unpickler), so pickles are not read",
+            "use a .json or .mat file in place of the .pkl, or CPython 3.10 to 3.13",
+        )
 
-    def __init__(self, file: io.BytesIO, *, encoding: str) -> None:
-        super().__init__(file, encoding=encoding)
-        self._known = _Budget().known()
+    steps: dict[int, Any] = dict(pickle._Unpickler.dispatch)
+    steps[pickle.BUILD[0]] = _checking_state(steps[pickle.BUILD[0]])
+    for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+        steps[code[0]] = _making_tuple(steps[code[0]])
 
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._known[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not plain data") from None
+    known = _Budget().known()
+
+    class Unpickler(pickle._Unpickler):
+        dispatch: ClassVar[dict[int, Any]] = steps
+
+        def find_class(self, module: str, name: str) -> Any:
+            try:
+                return known[module, name]
+            except KeyError:
+                raise pickle.UnpicklingError(
+                    f"it asks for {module}.{name}, which is not plain data"
+                ) from None
+
+    return Unpickler(io.BytesIO(data), encoding="latin1")
 
 
-def _step(code: bytes, replace: Callable[[_Unpickler, Callable[[_Unpickler], None]], None]) -> None:
-    original = _Unpickler.dispatch[code[0]]
-    _Unpickler.dispatch[code[0]] = lambda unpickler: replace(unpickler, original)
+def _making_tuple(step: Callable[[Any], None]) -> Callable[[Any], None]:
+    def make_tuple(unpickler: Any) -> None:
+        step(unpickler)
+        unpickler.stack[-1] = _Tuple(unpickler.stack[-1])
+
+    return make_tuple
 
 
-def _make_tuple(unpickler: _Unpickler, original: Callable[[_Unpickler], None]) -> None:
-    original(unpickler)
-    unpickler.stack[-1] = _Tuple(unpickler.stack[-1])
-
-
-def _set_state(unpickler: _Unpickler, original: Callable[[_Unpickler], None]) -> None:
+def _checking_state(step: Callable[[Any], None]) -> Callable[[Any], None]:
     """State is for the stand-ins alone: a function or class of this module keeps its own."""
-    if not isinstance(unpickler.stack[-2], _Array | _Dtype):
-        raise pickle.UnpicklingError("state of what has none is not plain data")
-    original(unpickler)
 
+    def set_state(unpickler: Any) -> None:
+        if not isinstance(unpickler.stack[-2], _Array | _Dtype):
+            raise pickle.UnpicklingError("state of what has none is not plain data")
+        step(unpickler)
 
-_step(pickle.BUILD, _set_state)
-for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
-    _step(_code, _make_tuple)
+    return set_state
 
 
 def _check_sizes(data: bytes) -> None:

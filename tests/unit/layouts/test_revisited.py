@@ -155,6 +155,16 @@ def test_damaged_pickles(tmp_path, data):
         read_truth(path)
 
 
+def test_a_python_without_its_own_unpickler(tmp_path, monkeypatch):
+    """It is private: without it pickles are refused, and the rest is read."""
+    for suffix, data in ((".pkl", pickle.dumps(GOOD)), (".json", json.dumps(GOOD).encode())):
+        (tmp_path / f"gnd_x{suffix}").write_bytes(data)
+    monkeypatch.delattr(pickle, "_Unpickler")
+    with pytest.raises(DataError, match=r"has no unpickler .*\n.*use a .json or .mat file"):
+        read_truth(tmp_path / "gnd_x.pkl")
+    assert read_truth(tmp_path / "gnd_x.json").queries == ("q",)
+
+
 def test_one_text_asked_for_as_many_arrays(tmp_path, monkeypatch):
     """Each small request in the file would make a large array."""
     monkeypatch.setattr("loc.layouts.plain_pickle._MAX_BYTES", 2**20)
