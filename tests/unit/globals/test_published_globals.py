@@ -277,5 +277,5 @@ def test_a_repository_whose_needs_are_not_installed(folder) -> None:
 
 
 def test_contract_of_gem_with_trained_weights(folder) -> None:
-    cirtorch(folder / "mine.pth", whitening=True)
+    cirtorch(folder / "mine.pth", "resnet18", whitening=True)
     check_global_extractor(Gem, {"weights": "mine", "precision": "fp32"})
