@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,6 +12,15 @@ from loc.cli.weights_convert import convert
 
 if TYPE_CHECKING:
     from loc.weights.card import WeightFile
+
+
+class _Listed(NamedTuple):
+    """A file of a plug-in; ``needed`` is False where another file takes its place or it takes none."""
+
+    plugin: str
+    file: WeightFile
+    needed: bool
+
 
 Names = Annotated[list[str] | None, typer.Argument(help="Plug-ins or file names; none: all.")]
 
@@ -35,7 +44,7 @@ def list_weights(names: Names = None, json: Json = False) -> None:
     from loc.weights.files import find, pinned
 
     cards: list[dict[str, Any]] = []
-    for plugin, file in _chosen(names):
+    for plugin, file, needed in _chosen(names):
         found = find(file)
         cards.append(
             {
@@ -45,6 +54,8 @@ def list_weights(names: Names = None, json: Json = False) -> None:
                 "commercial_ok": file.commercial_ok,
                 "output_checked": file.output_checked,
                 "path": str(found) if found else None,
+                "needed": needed,
+                "offered": file.offered,
                 "sha256": file.sha256 or pinned(file),
                 "sha256_is": "published" if file.sha256 else ("pinned" if pinned(file) else None),
                 "url": file.url,
@@ -64,12 +75,19 @@ def list_weights(names: Names = None, json: Json = False) -> None:
                 card["plugin"],
                 commercial_use(card["commercial_ok"]),
                 card["licence"],
-                card["path"] or "—",
+                card["path"] or _absence(needed=card["needed"], offered=card["offered"]),
                 "" if card["output_checked"] else UNVERIFIED,
             ]
             for card in cards
         ],
     )
+
+
+def _absence(*, needed: bool, offered: bool) -> str:
+    """What stands for the place of a file that is not here."""
+    if not offered:
+        return "offered nowhere"
+    return "—" if needed else "not needed"
 
 
 def fetch(names: Names = None) -> None:
@@ -78,7 +96,7 @@ def fetch(names: Names = None) -> None:
     from loc.weights.files import locate
 
     failed: list[WeightsError] = []
-    for _, file in _chosen(names):
+    for _, file in _wanted(names):
         try:
             print_line(str(locate(file)))
         except WeightsError as error:  # the others may still come
@@ -97,7 +115,7 @@ def verify(
     from loc.weights import files
 
     failed: list[WeightsError] = []
-    for _, file in _chosen(names):
+    for _, file, _ in _chosen(names):
         found = files.find(file)
         try:
             if found is not None:
@@ -121,36 +139,44 @@ def path(names: Names = None) -> None:
         for folder in search_folders():
             print_line(str(folder))
         return
-    for _, file in _chosen(names):
+    for _, file in _wanted(names):
         found = find(file)
         if found is None:
             raise WeightsError(f"{file.name} is not on this machine", f"loc weights fetch {file.name}")
         print_line(str(found))
 
 
-def _chosen(names: list[str] | None) -> list[tuple[str, WeightFile]]:
-    """(plug-in, file) of all plug-ins that have weights, or those of the plug-ins or files named."""
+def _wanted(names: list[str] | None) -> list[tuple[str, WeightFile]]:
+    """(plug-in, file) without what is not needed, unless it is named itself."""
+    own = {Path(name).name for name in names or ()}
+    return [(plugin, file) for plugin, file, needed in _chosen(names) if needed or file.name in own]
+
+
+def _chosen(names: list[str] | None) -> list[_Listed]:
+    """The files of all plug-ins that have weights, or those of the plug-ins or files named."""
     from loc.config import suggest
     from loc.errors import ConfigError, PluginError
     from loc.plugins.registry import list_plugins, load_plugin
+    from loc.weights.files import needed
 
-    known: list[tuple[str, Any]] = []
+    known: list[_Listed] = []
     for info in list_plugins():
         try:
             cls = load_plugin(info.kind, info.name)
         except PluginError:  # `loc plugins` tells of it
             continue
-        known += [(info.name, file) for file in getattr(cls, "weights", ())]
+        files = getattr(cls, "weights", ())
+        known += [_Listed(info.name, file, file in needed(files)) for file in files]
     if not names:
         return known
-    wanted: list[tuple[str, Any]] = []
+    wanted: list[_Listed] = []
     for name in names:
-        found = [(plugin, file) for plugin, file in known if Path(name).name in (plugin, file.name)]
+        found = [each for each in known if Path(name).name in (each.plugin, each.file.name)]
         if not found:
-            there = sorted({each for plugin, file in known for each in (plugin, file.name)})
+            there = sorted({each for plugin, file, _ in known for each in (plugin, file.name)})
             raise ConfigError(
                 f"no plug-in or weights file is called {name!r}",
                 f"{suggest(name, there)}   see: loc weights list",
             )
-        wanted += [pair for pair in found if pair not in wanted]
+        wanted += [each for each in found if each not in wanted]
     return wanted

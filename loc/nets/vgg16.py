@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from loc.weights.card import WeightFile
-from loc.weights.files import find, locate
+from loc.weights.files import locate, needed
 from loc.weights.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ VGG16_FILES = (
         _LICENCE,
         _PAPER,
         commercial_ok=True,
-        note="conv5_1 to conv5_3 of the authors' Caffe model in half precision; not offered there as a file",
+        note="conv5_1 to conv5_3 of the authors' Caffe model in half precision",
         file="vgg16_conv5_fp16.safetensors",
+        offered=False,
     ),
 )
 #: All of them, of the same Caffe model, in one file that is offered for download.
@@ -48,6 +49,7 @@ VGG16_FEATURES = WeightFile(
     commercial_ok=True,
     note="528 MB; taken where vgg16_conv5_fp16.safetensors is not at hand, in place of both other files",
     output_checked=False,
+    stands_for=tuple(file.name for file in VGG16_FILES),
 )
 STRIDE = 16
 CHANNELS = 512
@@ -61,7 +63,7 @@ _BUDGET_BYTES = 768 << 20
 
 def vgg16_files() -> tuple[WeightFile, ...]:
     """What is needed on this machine: both files where the second is here, else the one of torchvision."""
-    return VGG16_FILES if find(VGG16_FILES[1]) is not None else (VGG16_FEATURES,)
+    return needed((*VGG16_FILES, VGG16_FEATURES))
 
 
 class Vgg16:

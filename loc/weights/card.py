@@ -20,6 +20,8 @@ class WeightFile:
         file: its name in a weights folder, where the address's is too general.
         output_checked: whether the plug-in's output was checked with this very file; False marks it
             `weights not verified here` and keeps it out of tables of results.
+        offered: whether the address is that of the file; False: of a page that tells of it.
+        stands_for: names of files that this one replaces where they are not at hand and not offered.
     """
 
     url: str
@@ -31,6 +33,8 @@ class WeightFile:
     note: str = ""
     file: str = ""
     output_checked: bool = True
+    offered: bool = True
+    stands_for: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

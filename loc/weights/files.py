@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def find(file: WeightFile) -> Path | None:
     return next((folder / file.name for folder in search_folders() if (folder / file.name).is_file()), None)
 
 
+def needed(files: Sequence[WeightFile]) -> tuple[WeightFile, ...]:
+    """Those that are to be here: without the ones replaced by a stand-in, and without idle stand-ins."""
+    out: set[str] = set()
+    for file in files:
+        if any(each.name in file.stands_for and not each.offered and find(each) is None for each in files):
+            out |= set(file.stands_for)
+        elif file.stands_for:
+            out.add(file.name)
+    return tuple(file for file in files if file.name not in out)
+
+
 def locate(file: WeightFile) -> Path:
     """A file of verified weights, downloaded if need be.
 
@@ -66,6 +78,11 @@ def locate(file: WeightFile) -> Path:
 
 def fetch(file: WeightFile) -> Path:
     """Download a file into the cache, resuming what is there of it; nothing if it is complete."""
+    if not file.offered:
+        raise WeightsError(
+            f"{file.name} is offered nowhere as a file; {file.url} tells of it: {file.note}",
+            "copy it into a folder and name it with --weights-dir; what stands for it: loc weights list",
+        )
     folder = _made(cache_folder())
     path = folder / file.name
     with FileLock(folder / f".{file.name}.lock"):

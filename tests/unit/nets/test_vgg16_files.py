@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +16,11 @@ import torch
 from made_globals import network_state
 from torch.nn.functional import conv2d, max_pool2d
 
+from loc.cli import weights
 from loc.errors import WeightsError
 from loc.extractors.delf_ots import DelfOts
 from loc.globals.gem import Gem
-from loc.globals.pooling import Mac
+from loc.globals.pooling import Crow, Mac
 from loc.nets import vgg16
 from loc.nets.torchvision import VGG16_CONVOLUTIONS, vgg_shapes
 from loc.nets.vgg16 import VGG16_FEATURES, VGG16_FILES, Vgg16, preprocessed, vgg16_files
@@ -35,6 +39,19 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LOC_OFFLINE", "1")
     return tmp_path
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def stored(path: Path, state: dict[str, torch.Tensor]) -> Path:
@@ -93,18 +110,33 @@ def test_fetched_it_gives_the_numbers_of_the_other_two(shared, tmp_path, monkeyp
     state["features.0.weight"] = state["features.0.weight"].flip(1)
     (tmp_path / "served").mkdir()
     stored(tmp_path / "served" / VGG16_FEATURES.name, state)
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/{VGG16_FEATURES.name}"
-        monkeypatch.setattr(vgg16, "VGG16_FEATURES", replace(VGG16_FEATURES, url=url))
+    with served(tmp_path / "served") as url:
+        monkeypatch.setattr(vgg16, "VGG16_FEATURES", replace(VGG16_FEATURES, url=url + VGG16_FEATURES.name))
         monkeypatch.setenv("LOC_WEIGHTS_DIR", "")
         monkeypatch.setenv("LOC_CACHE_DIR", str(tmp_path / "cache"))
         got = Vgg16(device="cpu", dtype=torch.float32)(preprocessed(IMAGE))
-    finally:
-        server.shutdown()
-        server.server_close()
     assert (tmp_path / "cache" / VGG16_FEATURES.name).is_file()
     assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(("name", "cls"), [("delf_ots", DelfOts), ("crow", Crow)])
+def test_fetch_takes_the_file_that_is_offered(folder, monkeypatch, capsys, name, cls) -> None:
+    """Not the page of the other; the list says of each file where it stands."""
+    monkeypatch.delenv("LOC_OFFLINE")
+    (folder / "served").mkdir()
+    (folder / "served" / VGG16_FEATURES.name).write_bytes(b"weights")
+    with served(folder / "served") as url:
+        file = replace(VGG16_FEATURES, url=url + VGG16_FEATURES.name)
+        monkeypatch.setattr(cls, "weights", (*VGG16_FILES, file))
+        weights.fetch([name])
+    assert capsys.readouterr().out.split() == [str(folder / "cache" / file.name)]
+    assert (folder / "cache" / file.name).read_bytes() == b"weights"
+    weights.list_weights([name], json=True)
+    rows = {row["file"]: row for row in json.loads(capsys.readouterr().out)}
+    assert [rows[each.name]["needed"] for each in (*VGG16_FILES, file)] == [False, False, True]
+    weights.list_weights([name])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "not needed" in lines[VGG16_FILES[0].name]
+    assert "offered nowhere" in lines[VGG16_FILES[1].name]
+    with pytest.raises(WeightsError, match="is offered nowhere as a file"):
+        weights.fetch([VGG16_FILES[1].name])

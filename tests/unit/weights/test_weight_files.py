@@ -78,7 +78,7 @@ def test_verify_tells_of_every_file(folders, monkeypatch, capsys) -> None:
     """A file that was named and is not here is an error; after a wrong one the others are still checked."""
     names = ["a.pth", "b.pth", "c.pth"]
     cards = [WeightFile(f"http://127.0.0.1:9/{name}", None, "MIT", "") for name in names]
-    monkeypatch.setattr(weights_command, "_chosen", lambda _: [("net", card) for card in cards])
+    monkeypatch.setattr(weights_command, "_chosen", lambda _: [("net", card, True) for card in cards])
     for name in names[:2]:
         (folders / "mine" / name).write_bytes(b"first")
     weights_command.verify()
@@ -87,3 +87,17 @@ def test_verify_tells_of_every_file(folders, monkeypatch, capsys) -> None:
     with pytest.raises(WeightsError, match=r"a\.pth is not the expected file.*; c\.pth is not on this"):
         weights_command.verify(names)
     assert capsys.readouterr().out.startswith("ok  b.pth  ")
+
+
+def test_a_file_that_is_offered_nowhere_and_what_stands_for_it(folders, monkeypatch) -> None:
+    """Nothing is asked of the network for the first; the second is needed only without it."""
+    monkeypatch.setattr(files, "download", lambda *_, **__: pytest.fail("it asks for a page"))
+    rare = WeightFile("http://127.0.0.1:9/page/", None, "MIT", "", file="rare.pth", offered=False)
+    spare = WeightFile("http://127.0.0.1:9/all.pth", None, "MIT", "", stands_for=("net.pth", "rare.pth"))
+    assert files.needed((FILE, rare, spare)) == (spare,)
+    assert files.needed((FILE, rare)) == (FILE, rare)
+    with pytest.raises(WeightsError, match=r"rare\.pth is offered nowhere as a file; \S+/page/ tells of it"):
+        files.fetch(rare)
+    (folders / "mine" / "rare.pth").touch()
+    assert files.needed((FILE, rare, spare)) == (FILE, rare)
+    assert files.needed((FILE, spare)) == (FILE,)
