@@ -19,7 +19,7 @@ from loc.config.ranking import RERANKINGS
 from loc.conventions import resize_wh, stored_from_upright_xy
 from loc.errors import ConfigError, DataError, LocError, PluginError, WeightsError
 from loc.layouts.revisited import Box, RetrievalSet
-from loc.metrics.retrieval import REVISITED, RetrievalScores, judge, score_rankings
+from loc.metrics.retrieval import REVISITED, Judgement, RetrievalScores, judge, score_rankings
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.standing import weights_verified
 from loc.retrieval.fusion import fuse_ranks
@@ -118,6 +118,7 @@ def retrieval_table(
         workdir: keeps what was extracted; run again to resume.
     """
     options = {name: rank_options(name) for name in rankings}
+    judgements = _judgements(data)
     database, queries = _records(data, resize_max, workdir / data.name / "queries")
     plugin = _limited(resolve_block("features", features), resize_max)
     local = SetFeatures(plugin, database, queries, workdir / data.name, runtime)
@@ -130,11 +131,10 @@ def retrieval_table(
                 yield Row(data.name, label, "", note=PARITY_ONLY)
                 continue
             plugin = plugin.ready(runtime.torch_device)
-            rows, asked, missing = _described(plugin, local)
+            rows, asked, silent, note = _described(plugin, local)
         except LocError as error:
             yield Row(data.name, label, "", note=error.message)
             continue
-        note = f"photos without a descriptor: {missing}" if missing else ""
         for name, config in options.items():
             try:
                 ranking = ranking_of(
@@ -145,7 +145,8 @@ def retrieval_table(
                     diffusion=config.diffusion,
                 )
                 order, _ = ranking(asked, len(rows))
-                scores = _scores(data, order, config.rerank, local)
+                order[silent] = -1
+                scores = _scores(judgements, order, config.rerank, local)
             except (ConfigError, PluginError, WeightsError) as error:
                 yield Row(data.name, label, name, note=error.message)
                 continue
@@ -155,26 +156,31 @@ def retrieval_table(
     for name, orders in found.items():
         if fuse and len(orders) > 1:
             order, _ = fuse_ranks(orders, len(data.database))
-            scores = _scores(data, order, options[name].rerank, local)
+            scores = _scores(judgements, order, options[name].rerank, local)
             yield Row(data.name, f"fusion of {len(orders)}", name, None, scores)
 
 
+def _judgements(data: RetrievalSet) -> dict[str, list[Judgement]]:
+    """Of every query, by protocol."""
+    protocols = REVISITED if data.truth.revisited else ("classic",)
+    return {protocol: [judge(labels, protocol) for labels in data.truth.labels] for protocol in protocols}
+
+
 def _scores(
-    data: RetrievalSet, order: Array, config: RerankConfig | None, local: SetFeatures
+    judgements: Mapping[str, list[Judgement]], order: Array, config: RerankConfig | None, local: SetFeatures
 ) -> dict[str, RetrievalScores]:
     """By protocol; each has a re-ranking of its own."""
     scores = {}
-    for protocol in REVISITED if data.truth.revisited else ("classic",):
-        judgements = [judge(labels, protocol) for labels in data.truth.labels]
+    for protocol, judged in judgements.items():
         rankings = list(order)
         if config is not None:
-            rankings = reranked(order, judgements, config.candidates, local.inliers(config))
-        scores[protocol] = score_rankings(rankings, judgements)
+            rankings = reranked(order, judged, config.candidates, local.inliers(config))
+        scores[protocol] = score_rankings(rankings, judged)
     return scores
 
 
-def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array, int]:
-    """Descriptors of database and queries, and how many photos have none (zeros, or no bytes)."""
+def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array, list[int], str]:
+    """Descriptors of database and queries, zeros or no bytes for none; the queries of those; a note."""
     database, queries, workdir, runtime = local.database, local.queries, local.workdir, local.runtime
     everything = [*database, *queries]
     if plugin.cls.source == "features":
@@ -201,7 +207,12 @@ def _described(plugin: ResolvedPlugin, local: SetFeatures) -> tuple[Array, Array
         for row, image in enumerate(role):
             role_rows[row] = by_name.get(image.name, nothing)
         out.append(role_rows)
-    return out[0], out[1], len(everything) - len(names)
+    silent = [row for row, image in enumerate(queries) if image.name not in by_name]
+    missing = len(everything) - len(names)
+    note = f"photos without a descriptor: {missing}" if missing else ""
+    if silent:
+        note += f" (queries, which find nothing: {len(silent)})"
+    return out[0], out[1], silent, note
 
 
 def _records(
@@ -216,23 +227,30 @@ def _records(
     queries = []
     for row, (path, box) in enumerate(zip(data.queries, data.truth.boxes, strict=True)):
         cropped = folder / f"{resize_max}_{row:0{width}}_{path.stem}.png"
-        crop_query(path, box, cropped, resize_max=resize_max)
-        queries.append(ImageRecord(f"query/{row:0{width}}_{path.stem}", cropped, "query", ""))
+        readable = crop_query(path, box, cropped, resize_max=resize_max)
+        shown = cropped if readable else path  # which every stage then passes over
+        queries.append(ImageRecord(f"query/{row:0{width}}_{path.stem}", shown, "query", ""))
     return database, queries
 
 
-def crop_query(path: Path, box: Box | None, to: Path, *, resize_max: int | None) -> None:
+def crop_query(path: Path, box: Box | None, to: Path, *, resize_max: int | None) -> bool:
     """Write the part of a photo inside a box (px of the stored photo, rounded), upright, as PNG.
 
     It is shrunk by the factor that brings the long side of the whole photo to ``resize_max``.
 
+    Returns:
+        Whether the photo can be read; if not, nothing is written.
+
     Raises:
-        DataError: the photo cannot be read, or nothing of it is inside the box.
+        DataError: nothing of the photo is inside the box.
     """
     import cv2
     from PIL import Image
 
-    photo = read_photo(path, color="rgb")
+    try:
+        photo = read_photo(path, color="rgb")
+    except DataError:
+        return False
     pixels = photo.pixels
     height, width = pixels.shape[:2]
     if box is not None:
@@ -252,6 +270,7 @@ def crop_query(path: Path, box: Box | None, to: Path, *, resize_max: int | None)
         pixels = cv2.resize(pixels, wh, interpolation=cv2.INTER_AREA)
     to.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(to)
+    return True
 
 
 def _limited(plugin: ResolvedPlugin, resize_max: int | None) -> ResolvedPlugin:

@@ -10,6 +10,7 @@ of the classic sets (``*_query.txt``, ``*_good.txt``, ``*_ok.txt``, ``*_junk.txt
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,9 @@ def _truth(data: Any, path: Path, *, first: int) -> RetrievalTruth:
     images, queries, gnd = (_flat(data[key]) for key in ("imlist", "qimlist", "gnd"))
     if not all(isinstance(name, str) for name in (*images, *queries)):
         raise _broken(path, "imlist or qimlist holds something that is no name")
+    twice = [name for name, count in Counter(images).items() if count > 1]
+    if twice:
+        raise _broken(path, f"imlist names {twice[0]} twice ({len(twice)} such names)")
     if not images or not queries:
         raise _broken(path, f"it has {len(images)} database images and {len(queries)} queries")
     if len(gnd) != len(queries):

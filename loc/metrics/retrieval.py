@@ -90,7 +90,7 @@ class RetrievalScores:
 
 
 def judge(labels: Labels, protocol: str) -> Judgement:
-    """What a protocol makes of the labels of one query.
+    """What a protocol makes of the labels of one query; of a label that is not there, there are no images.
 
     Raises:
         ConfigError: an unknown protocol.
@@ -99,7 +99,7 @@ def judge(labels: Labels, protocol: str) -> Judgement:
     if protocol not in PROTOCOLS:
         raise ConfigError(f"no protocol is called {protocol!r}", f"there are: {', '.join(PROTOCOLS)}")
     right, without = PROTOCOLS[protocol]
-    if not any(label in labels for label in right):
+    if not any(label in labels for label in {*right, *without} - {"junk"}):
         raise DataError(
             f"the ground truth has the labels {', '.join(sorted(labels))}, and {protocol} needs {right[0]}",
             "classic Oxford, Paris and INSTRE have `ok`; the revisited sets `easy` and `hard`",
@@ -160,7 +160,7 @@ def recall_at(ranks: Int64[Array, " p"], k: int, num_positives: int) -> float:
 
 
 def score_rankings(
-    rankings: Sequence[Int64[Array, " n"]], judgements: Sequence[Judgement], ks: Sequence[int] = (1, 5, 10)
+    rankings: Sequence[Int64[Array, "_"]], judgements: Sequence[Judgement], ks: Sequence[int] = (1, 5, 10)
 ) -> RetrievalScores:
     """Average precision, precision and recall of one ranking per query.
 

@@ -252,6 +252,42 @@ def test_photos_that_cannot_be_read_are_counted(root):
     assert row.note == "photos without a descriptor: 1"
 
 
+def test_a_query_that_cannot_be_read_finds_nothing(root):
+    """It counts, with 0; the other query is not touched."""
+    truth = json.loads((root / "gnd_coloured.json").read_text())
+    truth |= {"qimlist": ["damaged", "query"], "gnd": truth["gnd"] * 2}
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    photo(root / "jpg/damaged.png", RED, GREEN)
+    rankings = ["similarity", "diffusion", "aqe", "delg"]
+    for row in table(root, [METHOD], ["similarity"]):
+        assert row.scores["medium"].ap.tolist() == [1, 1]
+        assert row.note == ""
+    data = (root / "jpg/damaged.png").read_bytes()
+    (root / "jpg/damaged.png").write_bytes(data[:60])
+    rows = table(root, [METHOD, {"use": METHOD}], rankings, fuse=True)
+    assert len(rows) == 12
+    for row in rows:
+        assert row.scores["medium"].ap[0] == 0
+        assert row.scores["medium"].recall[0].tolist() == [0, 0, 0]
+        assert row.scores["medium"].num_queries == 2
+    assert rows[0].scores["medium"].ap[1] == 1
+    assert rows[0].note == "photos without a descriptor: 1 (queries, which find nothing: 1)"
+
+
+def test_a_set_without_hard_images(root):
+    truth = json.loads((root / "gnd_coloured.json").read_text())
+    truth["gnd"] = [{"bbx": [0, 0, 30, 40], "easy": [2, 3], "junk": []}]
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    (row,) = table(root, [METHOD])
+    assert [row.scores[name].mean_ap for name in ("easy", "medium")] == [1, 1]
+    assert row.scores["hard"].num_queries == 0
+    truth["gnd"] = [{"ok": [2]}, {"easy": [2]}]
+    truth["qimlist"] *= 2
+    (root / "gnd_coloured.json").write_text(json.dumps(truth))
+    with pytest.raises(DataError, match="classic Oxford, Paris and INSTRE have"):
+        table(root, ["nonesuch"])
+
+
 def test_what_is_mistyped_is_told_before_photos_are_read(root, tmp_path):
     (tmp_path / "file").touch()
     for more, match in (

@@ -212,6 +212,7 @@ def changed(**entry):
         ({**GOOD, "gnd": []}, "1 queries, and gnd of 0"),
         ({**GOOD, "gnd": [{"bbx": None}]}, "query q has no labels"),
         ({**GOOD, "imlist": ["a", 1, "c"]}, "no name"),
+        ({**GOOD, "imlist": ["a", "c", "c"]}, r"imlist names c twice \(1 such names\)"),
         (changed(easy=[3]), "easy of query q has ids outside of 0 to 2"),
         (changed(junk=[-1]), "outside"),
         (changed(hard=[0.5]), "outside"),

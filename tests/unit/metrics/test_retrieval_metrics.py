@@ -109,11 +109,24 @@ def test_what_is_right_and_junk_counts_as_right():
     assert judge({"ok": ids(2), "junk": ids(2, 3)}, "classic").ignored.tolist() == [3]
 
 
+def test_a_label_that_is_not_there_has_no_images():
+    labels = {"easy": ids(1), "junk": ids(2)}
+    hard, medium = (judge(labels, protocol) for protocol in ("hard", "medium"))
+    assert (hard.positives.tolist(), hard.ignored.tolist()) == ([], [1, 2])
+    assert (medium.positives.tolist(), medium.ignored.tolist()) == ([1], [2])
+    assert np.isnan(score_rankings([ids(0, 1)], [hard]).mean_ap)
+    assert judge({"hard": ids(1)}, "easy").positives.tolist() == []
+
+
 def test_errors():
     with pytest.raises(ConfigError, match="no protocol is called 'Medium'"):
         judge({"ok": ids(1)}, "Medium")
     with pytest.raises(DataError, match="has the labels junk, ok, and hard needs hard"):
         judge({"ok": ids(1), "junk": ids()}, "hard")
+    with pytest.raises(DataError, match="and classic needs ok"):
+        judge({"easy": ids(1), "junk": ids()}, "classic")
+    with pytest.raises(DataError, match="and easy needs easy"):
+        judge({"junk": ids()}, "easy")
     with pytest.raises(DataError, match="twice"):
         positive_ranks(ids(1, 2, 1), judge({"ok": ids(1)}, "classic"))
     with pytest.raises(DataError, match="1 rankings, but ground truth of 0"):
