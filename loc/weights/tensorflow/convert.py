@@ -27,6 +27,7 @@ from loc.weights.tensorflow.graph import Graph
 from loc.weights.tensorflow.layout import LOCAL_VALUES, Shape, keras_facts, keras_names, network_shapes
 from loc.weights.tensorflow.objects import OBJECT_GRAPH, SUFFIX, variables
 from loc.weights.tensorflow.slim import read_graph
+from loc.weights.tensorflow.trainer import with_graph
 
 Array = np.ndarray
 
@@ -52,6 +53,10 @@ _HEADS = dict.fromkeys(
 _ASSUMED = (
     "strides, epsilons, resize and boxes are the defaults of the trainer's code; that its numbers are"
     " reproduced is unverified"
+)
+_READ = (
+    "receptive field and pooling are the defaults of the trainer's code, the rest is read from the graph;"
+    " that its numbers are reproduced is unverified"
 )
 
 
@@ -126,7 +131,8 @@ def _convert_folder(folder: Path, *, said: Path) -> _Read:
 def _convert_model(path: Path) -> _Read:
     bundle = Bundle(path.parent / "variables" / "variables")
     if OBJECT_GRAPH in bundle.entries and (found := _convert_trainer(bundle)) is not None:
-        return found
+        facts = with_graph(found.facts, Graph(path))
+        return found if facts is None else _Read(found.tensors, facts | {"assumed": _READ})
     reading = read_graph(Graph(path))
     kind = reading.facts["kind"]
     shapes = network_shapes(

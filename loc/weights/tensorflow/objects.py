@@ -63,7 +63,7 @@ def variables(bundle: Bundle, wanted: Mapping[str, tuple[int, ...] | None]) -> d
     for path, shape in wanted.items():
         keys = {key for model in models if (key := _followed(objects, model, path.split("/")))}
         if not keys:
-            keys = {key for key in by_name.get(_layer_name(path), []) if key in bundle.entries}
+            keys = {key for key in by_name.get(layer_name(path), []) if key in bundle.entries}
             keys = {key for key in keys if shape in (None, bundle.entries[key].shape)}
         if len(keys) > 1:
             raise _damaged(bundle, f"{path} is {' and '.join(sorted(keys))}")
@@ -96,10 +96,10 @@ def _followed(objects: list[_Object], at: _Object, path: Iterable[str]) -> str:
     return at.key
 
 
-def _layer_name(path: str) -> tuple[str, ...]:
+def layer_name(path: str) -> tuple[str, ...]:
     """What a variable's full name ends with: the name of its layer, if it has one, and its own.
 
-    >>> _layer_name("backbone/l4a/bn_shortcut/gamma"), _layer_name("attention/conv1/bias")
+    >>> layer_name("backbone/l4a/bn_shortcut/gamma"), layer_name("attention/conv1/bias")
     (('bn4a_branch1', 'gamma'), ('attn_conv1', 'bias'))
     """
     *scope, own = path.split("/")

@@ -8,13 +8,11 @@ H. Noh et al., DELF, ICCV 2017; B. Cao et al., DELG, ECCV 2020; tensorflow/model
 
 from __future__ import annotations
 
-import numpy as np
-
 from loc.errors import WeightsError
 from loc.weights.tensorflow.graph import Graph
 from loc.weights.tensorflow.node import Node
 from loc.weights.tensorflow.norms import ADDITIONS, FUSED
-from loc.weights.tensorflow.trunk import Reading, TrunkReader, short
+from loc.weights.tensorflow.trunk import SUPPRESSIONS, Reading, TrunkReader
 
 #: Units of the four blocks.
 UNITS = {"resnet_v1_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3)}
@@ -38,7 +36,6 @@ _ALTERING = frozenset(
         "Relu",
     )
 )
-_SUPPRESSIONS = tuple(f"NonMaxSuppression{version}" for version in ("", "V2", "V3", "V4"))
 
 
 class SlimGraph(TrunkReader):
@@ -96,7 +93,7 @@ class SlimGraph(TrunkReader):
         graph, borders = self.graph, {node.name for node in maps}
 
         def stop(node: Node) -> bool:
-            return node.name in borders or node.op == "Softplus" or node.op in _SUPPRESSIONS
+            return node.name in borders or node.op == "Softplus" or node.op in SUPPRESSIONS
 
         seen = {node.name for node in graph.upstream(["features"], stop)}
         if not borders <= seen:
@@ -110,15 +107,11 @@ class SlimGraph(TrunkReader):
         for node in compared:
             if graph.source(node, 1).name == "input_abs_thres":
                 graph.expect(node, "GreaterEqual")
-        suppressions = [node for node in nodes if node.op in _SUPPRESSIONS]
+        suppressions = [node for node in nodes if node.op in SUPPRESSIONS]
         if not suppressions:
             graph.refuse(graph.node("boxes"), "depends on no NonMaxSuppression")
         for node in suppressions:
-            by_input = node.op != "NonMaxSuppression"
-            iou = self._number(graph.source(node, 3)) if by_input else node.number("iou_threshold", 0.5)
-            self._note("local:nms_iou", short(iou), node)
-            if len(node.inputs) > 4 and self._number(graph.source(node, 4)) > np.finfo(np.float32).min:
-                graph.refuse(graph.source(node, 4), "sets a second threshold of scores")
+            self._suppression(node)
 
     def _boxes(self, nodes: list[Node]) -> None:
         """Constants of the receptive field: ``stride * (y, x, y, x) + offsets``."""

@@ -22,6 +22,7 @@ _SCOPE = re.compile(
 #: Parts of a batch norm, in the order of the operation's inputs.
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 _RESHAPES = frozenset(("Reshape", "Squeeze", "ExpandDims"))
+SUPPRESSIONS = tuple(f"NonMaxSuppression{version}" for version in ("", "V2", "V3", "V4"))
 
 
 @dataclass
@@ -158,6 +159,15 @@ class TrunkReader:
         self._note("input_scale", self._number(graph.source(division, 1)), division)
         difference = graph.expect(graph.source(division, 0), "Sub")
         self._note("input_offset", self._number(graph.source(difference, 1)), difference)
+
+    def _suppression(self, node: Node) -> None:
+        """The overlap above which a box is dropped."""
+        graph = self.graph
+        by_input = node.op != "NonMaxSuppression"
+        iou = self._number(graph.source(node, 3)) if by_input else node.number("iou_threshold", 0.5)
+        self._note("local:nms_iou", short(iou), node)
+        if len(node.inputs) > 4 and self._number(graph.source(node, 4)) > np.finfo(np.float32).min:
+            graph.refuse(graph.source(node, 4), "sets a second threshold of scores")
 
     # Layers ------------------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorflow_files import object_graph, write_bundle
+from tensorflow_files import EditableNode, function, object_graph, write_bundle
 
 from loc.errors import WeightsError
 from loc.weights.tensorflow.convert import convert
 from loc.weights.tensorflow.files import load, save
-from loc.weights.tensorflow.layout import keras_names, network_shapes
+from loc.weights.tensorflow.graph import Graph
+from loc.weights.tensorflow.layout import keras_facts, keras_names, network_shapes
+from loc.weights.tensorflow.trainer import with_graph
+from loc.weights.tensorflow.wire import bytes_field, int_field
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -59,6 +62,60 @@ def write(prefix: Path, tensors: dict[str, np.ndarray], *, lists_only: bool = Fa
     write_bundle(prefix, stored, checksums=False)
 
 
+def saved_model(nodes: list[EditableNode], copies: int = 2) -> bytes:
+    """As ``tf.saved_model.save`` does: variables in the graph, all else in functions that get them."""
+    handles = [node for node in nodes if node.op == "VarHandleOp"]
+    inside = [node for node in nodes if node.op != "VarHandleOp"]
+    calls, functions = [], []
+    for number in range(copies if nodes else 0):
+        call = EditableNode.new(f"call_{number}", "StatefulPartitionedCall", [node.name for node in handles])
+        call.calls("f", "extract")
+        calls.append(call)
+    if nodes:
+        functions = [function("extract", inside, [node.name for node in handles], [])]
+    graph = b"".join(bytes_field(1, node.encoded()) for node in [*handles, *calls])
+    graph += bytes_field(2, b"".join(bytes_field(1, each) for each in functions))
+    return int_field(1, 1) + bytes_field(2, bytes_field(2, graph))
+
+
+def network(*, step: int, delg: bool = False) -> list[EditableNode]:
+    """Every layer of a trainer's network with epsilons of 2e-5; block 3 is sub-sampled (2) or not (1)."""
+    shapes = network_shapes("resnet_v1_50", local=True, autoencoder=delg, whitening=delg, biased=True)
+    names = keras_names(shapes)
+    nodes = []
+    for name, shape in shapes.items():
+        if not name.endswith("conv.weight") and not re.search(r"conv\d\.weight$", name):
+            continue
+        own = name.removesuffix(".weight")
+        strided = own == "stem.conv" or re.fullmatch(r"block[234]\.0\.(conv1|shortcut\.conv)", own)
+        stride = 2 if strided and not (own.startswith("block4") and step == 2) else 1
+        handle = EditableNode.new(own.replace(".", "_"), "VarHandleOp")
+        handle.set("shared_name", layer(names[name]))
+        read = EditableNode.new(f"{handle.name}_read", "ReadVariableOp", [handle.name])
+        conv = EditableNode.new(f"{handle.name}_conv", "Conv2D", ["input:output:0", f"{read.name}:value:0"])
+        conv.set("strides", [1, stride, stride, 1])
+        conv.set("padding", "SAME" if shape[0] > 1 or not own.startswith(("stem", "block")) else "VALID")
+        bias = EditableNode.new(f"{handle.name}_bias", "BiasAdd", [f"{conv.name}:output:0", "input:output:0"])
+        norm = EditableNode.new(
+            f"{handle.name}_norm", "FusedBatchNormV3", [f"{bias.name}:output:0", *["input:output:0"] * 4]
+        )
+        norm.set("is_training", False)
+        norm.set("epsilon", 2e-5)
+        normed = own.startswith(("stem", "block", "attention.conv1"))
+        nodes += [handle, read, conv, bias, *([norm] if normed else [])]
+    pools = {"pool": (3, 2), "subsampling": (1, 2)} if step == 2 else {"pool": (3, 2)}
+    for name, (side, stride) in pools.items():
+        pool = EditableNode.new(name, "MaxPool", ["input:output:0"])
+        pool.set("ksize", [1, side, side, 1])
+        pool.set("strides", [1, stride, stride, 1])
+        pool.set("padding", "VALID")
+        nodes.append(pool)
+    iou = EditableNode.new("iou", "Const")
+    iou.set("value", np.asarray(0.75, np.float32))
+    keep = EditableNode.new("keep", "NonMaxSuppressionV3", [*["input:output:0"] * 3, "iou:output:0"])
+    return [EditableNode.new("input", "Placeholder"), *nodes, iou, keep]
+
+
 @pytest.mark.parametrize(
     ("style", "delg"), [("attributes", True), ("full names", False), ("checkpoint", False)]
 )
@@ -71,7 +128,8 @@ def test_every_variable_is_found(tmp_path, style, delg) -> None:
     else:
         source = tmp_path / "saved"
         (source / "variables").mkdir(parents=True)
-        (source / "saved_model.pb").write_bytes(b"")
+        nodes = [] if style == "attributes" else network(step=2)
+        (source / "saved_model.pb").write_bytes(saved_model(nodes))
         write(source / "variables/variables", tensors, lists_only=style == "full names")
     found = convert(source)
     shapes = network_shapes("resnet_v1_50", local=True, autoencoder=delg, whitening=delg, biased=True)
@@ -82,9 +140,63 @@ def test_every_variable_is_found(tmp_path, style, delg) -> None:
         assert found.tensors[name].flat[0] == found.tensors[name].flat[-1] == tensors[path].flat[0], path
     assert found.tensors["attention.bn1.weight"].shape == (512,)
     assert found.tensors["stem.bn.weight"].shape == (64,)
+    assert ("read from the graph" in found.facts.assumed) == (style == "full names")
     if style == "full names":
+        assert found.facts.layers["block3.1.conv2"].epsilon == 2e-5
         save(found, tmp_path / "own.safetensors")
         assert load(tmp_path / "own.safetensors").facts == found.facts
+
+
+def read(tmp_path: Path, nodes: list[EditableNode], *, delg: bool = True) -> dict | None:
+    path = tmp_path / "saved_model.pb"
+    path.write_bytes(saved_model(nodes))
+    return with_graph(keras_facts("delg" if delg else "delf"), Graph(path))
+
+
+def test_strides_are_read_from_the_graph(tmp_path) -> None:
+    """With ``block3_strides`` they are the defaults; without, block 4 has the stride, seen or not."""
+    usual = keras_facts("delg")
+    epsilons = {name: {"epsilon": 2e-5} for name, facts in usual["layers"].items() if "epsilon" in facts}
+    usual["layers"] = {name: facts | epsilons.get(name, {}) for name, facts in usual["layers"].items()}
+    usual["local"] |= {"nms_iou": 0.75}
+    assert read(tmp_path, network(step=2, delg=True)) == usual
+    dense = network(step=1, delg=True)
+    usual["local"] |= {"box_stride": 16.0}
+    usual["layers"]["block3.pool"] = {"stride": 1, "pad": [0, 0]}
+    for name in ("block4.0.conv1", "block4.0.shortcut.conv"):
+        usual["layers"][name] |= {"stride": 2}
+    assert read(tmp_path, dense) == usual
+    found = read(tmp_path, [node for node in dense if not node.name.startswith("block4")])
+    assert [found["layers"][f"block4.0.{layer}"]["stride"] for layer in ("conv1", "shortcut.conv")] == [2, 2]
+    assert "block4.0.conv1" not in read(tmp_path, network(step=1), delg=False)["layers"]
+    assert read(tmp_path, []) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "key", "value", "said"),
+    [
+        ("block2_0_conv1_conv", "strides", [1, 3, 3, 1], "has the stride 3"),
+        ("block2_0_conv2_conv", "dilations", [1, 2, 2, 1], "is dilated"),
+        ("pool", "ksize", [1, 2, 2, 1], "pools (1, 2, 2, 1)"),
+        ("stem_conv_norm", "is_training", True, "normalizes by the batch"),
+    ],
+)
+def test_a_graph_that_no_trainer_writes(tmp_path, node, key, value, said) -> None:
+    nodes = network(step=2)
+    next(each for each in nodes if each.name == node).set(key, value)
+    with pytest.raises(WeightsError, match=rf"the node 'call_0:{node}' .*{re.escape(said)}"):
+        read(tmp_path, nodes, delg=False)
+
+
+def test_copies_that_contradict_each_other(tmp_path) -> None:
+    nodes = network(step=2)
+    again = next(node for node in nodes if node.name == "block3_0_conv1_conv").copied(lambda name: name)
+    again.name = "again"
+    again.set("strides", [1, 1, 1, 1])
+    with pytest.raises(
+        WeightsError, match=r"'call_0:again' .*contradict each other: layers:block3\.0\.conv1"
+    ):
+        read(tmp_path, [*nodes, again], delg=False)
 
 
 @pytest.fixture
