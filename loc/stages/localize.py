@@ -15,6 +15,7 @@ import numpy as np
 from loc.config import LocalizeConfig, validate
 from loc.errors import DataError
 from loc.layouts.cameras import check_size
+from loc.plugins.joint import Described
 from loc.runtime.extraction import PhotoExtractor
 from loc.runtime.images import Photo
 from loc.runtime.runtime import Runtime
@@ -188,9 +189,10 @@ class Localizer:
         self.bundle = bundle if isinstance(bundle, MapBundle) else MapBundle.open(bundle)
         device = (runtime or Runtime()).torch_device()
         self.config = config or validate(LocalizeConfig, self.bundle.localize, where="localize")
-        self._extractor = PhotoExtractor(self.bundle.extractor, device=device)
         self._matching = photo_matching(self.bundle, device=device)
         self._retrieval = Retrieval.open(self.bundle, device=device)
+        plugin = self._retrieval.with_extractor(self.bundle.extractor)
+        self._extractor = PhotoExtractor(plugin, device=device)
         self._index = self.bundle.index
         self._turn = threading.Lock()
 
@@ -230,9 +232,11 @@ class Localizer:
         self, photo: OnePhoto, pixels: Photo, known: tuple[Camera, Intrinsics], seconds: dict[str, float]
     ) -> QueryResult:
         started = time.perf_counter()
-        features = as_stored(self._extractor.extract(pixels, name=photo.file.name))
+        made = self._extractor.extract(pixels, name=photo.file.name)
+        features = as_stored(made.features if isinstance(made, Described) else made)
         started = _lap(seconds, "extract", started)
-        references = self._retrieval.references(photo, features)
+        vector = made.vector if isinstance(made, Described) else None
+        references = self._retrieval.references(photo, features, vector)
         started = _lap(seconds, "retrieve", started)
         keypoints, matched = self._matching.match(photo, features, references)
         _lap(seconds, "match", started)

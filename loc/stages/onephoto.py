@@ -16,6 +16,8 @@ from pydantic import TypeAdapter
 from loc.config import AutoPairs, ExhaustivePairs, PairsConfig, RetrievalPairs, reranks
 from loc.errors import DataError
 from loc.layouts.cameras import PhotoFile, described_sensor, exif_focal_px, initial_camera
+from loc.plugins.blocks import ResolvedPlugin
+from loc.plugins.joint import joint
 from loc.retrieval.ranking import Ranks, ranking_of
 from loc.runtime.decoding import Color, as_uint8
 from loc.runtime.extraction import PhotoExtractor
@@ -125,20 +127,28 @@ class Retrieval:
             names, generators, matrix, describe, from_pixels, plugin.regions, plugin.own_ranking, local
         )
 
-    def references(self, photo: OnePhoto, features: LocalFeatures) -> list[str]:
-        """Names of database images, most similar first."""
+    def with_extractor(self, extractor: ResolvedPlugin) -> ResolvedPlugin:
+        """The extractor, or what gives its features and the global descriptor in one pass."""
+        return (joint(extractor, self.describe.plugin) if self.from_pixels else None) or extractor
+
+    def references(self, photo: OnePhoto, features: LocalFeatures, vector: Array | None = None) -> list[str]:
+        """Names of database images, most similar first; ``vector``: its descriptor, where it is known."""
         if self.matrix is None:
             return list(self.names)
-        if self.from_pixels:
-            pixels = photo.read(self.describe.plugin.cls.color)
-            vector = self.describe.extract(pixels, name=photo.file.name)
-        else:
-            vector = self.describe([features])[0]
-        asked = _as_rows(vector)
+        asked = _as_rows(self._vector(photo, features) if vector is None else vector)
         found: dict[str, None] = {}
         for position in range(len(self.generators)):
             found |= dict.fromkeys(self._found(position, asked, features))
         return list(found)
+
+    def _vector(self, photo: OnePhoto, features: LocalFeatures) -> Array:
+        """The photo's global descriptor, by a pass of its own."""
+        if not self.from_pixels:
+            row: Array = self.describe([features])[0]
+            return row
+        pixels = photo.read(self.describe.plugin.cls.color)
+        out: Array = self.describe.extract(pixels, name=photo.file.name)
+        return out
 
     def _found(self, position: int, asked: Array, features: LocalFeatures) -> list[str]:
         """What one of the generators finds, most similar first."""

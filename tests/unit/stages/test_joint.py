@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from delf_fixtures import ARCHIVES
 from PIL import Image
 
 import loc
+from loc.config import LocalizeConfig
 from loc.config.ranking import RerankConfig
 from loc.nets.resnet import ResNet
 from loc.plugins.blocks import resolve_block
 from loc.plugins.joint import joint
 from loc.runtime.runtime import Runtime
+from loc.stages import localize
 from loc.stages.extract import extract_globals
 from loc.stages.landmarks import Retriever
+from loc.stages.localize import Localizer
 from loc.stages.places_build import build_places
+from loc.stores.features import GlobalStore
 
 RUNTIME = Runtime(device="cpu", workers=1)
 LOCAL = {"use": "delg", "resize_max": 96, "score_threshold": 0}
@@ -103,6 +108,40 @@ def test_one_pass_gives_both_of_a_query_of_an_index(config, tmp_path, passes) ->
         best = retriever.retrieve(photos / name, 1).images[0]
         assert best.name == name
         assert best.score == pytest.approx(1, abs=1e-5)
+    assert len(passes) == 2 * 7
+
+
+def test_one_pass_gives_both_of_a_photo_to_localize(config, tmp_path, passes, monkeypatch) -> None:
+    """The extraction and retrieval of a photo; the matching and the pose are not asked for."""
+    done = loc.run(config, tmp_path / "run", runtime=RUNTIME, until="features")
+    (folder,) = (path for path in (tmp_path / "run" / "globals").iterdir() if path.is_dir())
+    names = tuple(sorted(done.features.keys))
+    bundle = SimpleNamespace(
+        extractor=resolve_block("features", LOCAL),
+        global_extractor=resolve_block("globals", OVERALL),
+        fit_folder=None,
+        open_globals=lambda: GlobalStore(folder),
+        images=done.features.keys,
+        registered=names,
+        blocks={"pairs": [{"use": "retrieval", "k": 1, "for": "query"}]},
+        index=None,
+    )
+    asked = {}
+
+    def match(photo, features, references):
+        asked[photo.file.name] = (features, references)
+        return features.keypoints, []
+
+    monkeypatch.setattr(localize, "MapBundle", SimpleNamespace)
+    monkeypatch.setattr(localize, "photo_matching", lambda *_, **__: SimpleNamespace(match=match))
+    monkeypatch.setattr(localize, "locate", lambda *_: None)
+    localizer = Localizer(bundle, runtime=RUNTIME, config=LocalizeConfig())
+    passes.clear()
+    for name in names:
+        localizer.localize(config.scene.images / name)
+        features, references = asked[name]
+        assert references == [name]
+        np.testing.assert_array_equal(features.keypoints, done.features.get(name).keypoints)
     assert len(passes) == 2 * 7
 
 
