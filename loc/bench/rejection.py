@@ -24,7 +24,7 @@ from loc.layouts.revisited import open_sets
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.retrieval.ranking import ranking_of
 from loc.retrieval.rejection import Evidence, keypoints_used, method_name
-from loc.retrieval.verification import verify
+from loc.retrieval.verification import as_ranked, verify
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features
 from loc.stages.extract import extract_features, extract_globals
@@ -86,14 +86,16 @@ def photos_of(
     return photos if distractors is None else photos.with_distractors(distractors)
 
 
-def rerank_options(text: str) -> RerankConfig:
-    """Verification by the name of its preset, or by options in YAML.
+def rerank_options(text: str) -> RerankConfig | None:
+    """Verification by the name of its preset or options in YAML; None for ``auto``: what suits the features.
 
     >>> rerank_options("delg").residual_px, rerank_options("{use: d2r, ratio: 0.9}").ratio
     (20.0, 0.9)
     """
     import yaml
 
+    if text == "auto":
+        return None
     try:
         options = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -114,7 +116,7 @@ class Verifier:
         fields = {
             "version": _VERSION,
             "features": features.store.folder.name,
-            "rerank": config.model_dump(mode="json"),
+            "rerank": config.model_dump(mode="json", exclude={"candidates", "min_inliers"}),
             "items": [[name, features.keys[name].content] for name in names],
         }
         self._path = folder / f"{fingerprint(fields)}.json"
@@ -192,7 +194,7 @@ def ask(
     verify_pairs: Callable[[set[tuple[int, int]]], Callable[[int, int], int]],
     *,
     per_place: int,
-    candidates: int,
+    config: RerankConfig,
 ) -> list[Asked]:
     """Ask every query of its databases: candidates by similarity, ranked by inliers.
 
@@ -200,18 +202,18 @@ def ask(
         similarity: ``(n, n)`` of query (row) and image (column); -inf where an image is not found.
         keypoints: of each photo, that take part in verification.
         verify_pairs: given the pairs that matter, returns what gives their inliers.
-        candidates: images that are verified.
+        config: how many images are verified, and how many inliers reorder them.
     """
     tasks = []
     for query, present, database in databases(photos, per_place):
         rows = np.array(database)
         order = rows[np.argsort(-similarity[query, rows], kind="stable")]
-        tasks.append((query, present, order[np.isfinite(similarity[query, order])][:candidates]))
+        tasks.append((query, present, order[np.isfinite(similarity[query, order])][: config.candidates]))
     inliers = verify_pairs({(query, int(image)) for query, _, order in tasks for image in order})
     asked = []
     for query, present, order in tasks:
         counts = np.array([inliers(query, int(image)) for image in order], np.int64)
-        best_first = np.argsort(-counts, kind="stable")
+        best_first = np.argsort([-as_ranked(count, config) for count in counts.tolist()], kind="stable")
         ranked = [(float(similarity[query, order[at]]), int(counts[at])) for at in best_first]
         answer = photos.places[order[best_first[0]]] if len(order) else ""
         evidence = Evidence.of(ranked, keypoints[query])
@@ -307,7 +309,5 @@ def asked_of(
     for block in globals_blocks:
         plugin = ready("globals", block, runtime)
         similarity = similarities(plugin, photos, records, features, workdir=workdir, runtime=runtime)
-        asked = ask(
-            photos, similarity, keypoints, verify_pairs, per_place=per_place, candidates=config.candidates
-        )
+        asked = ask(photos, similarity, keypoints, verify_pairs, per_place=per_place, config=config)
         yield method_name(plugin), method_name(local), asked

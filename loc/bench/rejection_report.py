@@ -13,10 +13,11 @@ import numpy as np
 import loc
 from loc.bench.rejection import Asked, asked_of
 from loc.config import Block
-from loc.config.ranking import RerankConfig
+from loc.config.ranking import RerankConfig, suited_reranking
 from loc.errors import DataError
 from loc.layouts.placed import PlacedPhotos
 from loc.metrics.decisions import Roc, brier_score, exact_interval, roc_curve
+from loc.plugins.blocks import resolve_block
 from loc.retrieval.calibration import Calibration, calibrate
 from loc.retrieval.rejection import Rejection, rerank_name
 from loc.runtime.runtime import Runtime
@@ -178,19 +179,24 @@ def outcomes(
     photos: PlacedPhotos,
     globals_blocks: Sequence[Block | str],
     features_blocks: Sequence[Block | str],
-    config: RerankConfig,
+    config: RerankConfig | None,
     *,
     max_false_accept: float,
     per_place: int,
     workdir: Path,
     runtime: Runtime,
 ) -> Iterator[Outcome]:
-    """Calibrations of all combinations as they are done; one that cannot be made says why."""
+    """Calibrations of all combinations as they are done; one that cannot be made says why.
+
+    Args:
+        config: None: the parameter set that suits the features.
+    """
     for features in features_blocks:
+        by = config or RerankConfig(use=suited_reranking(resolve_block("features", features).name))
         for globals_name, features_name, asked in asked_of(
-            photos, globals_blocks, features, config, per_place=per_place, workdir=workdir, runtime=runtime
+            photos, globals_blocks, features, by, per_place=per_place, workdir=workdir, runtime=runtime
         ):
-            outcome = Outcome(globals_name, features_name, rerank_name(config), asked)
+            outcome = Outcome(globals_name, features_name, rerank_name(by), asked)
             try:
                 calibration = calibrate(
                     [each.evidence for each in asked],

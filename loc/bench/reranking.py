@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from loc.config import RerankConfig
 from loc.metrics.retrieval import Judgement
 from loc.plugins.blocks import ResolvedPlugin
-from loc.retrieval.verification import verify
+from loc.retrieval.verification import as_ranked, verify
 from loc.runtime.runtime import Runtime
 from loc.stages.artefacts import Features
 from loc.stages.extract import extract_features
@@ -57,7 +57,7 @@ class SetFeatures:
         return extract_features(everything, plugin=plugin, workdir=self.workdir, runtime=self.runtime)
 
     def inliers(self, config: RerankConfig) -> Inliers:
-        """Counts by one set of values; a photo that cannot be read has none."""
+        """Counts by one set of values, as they rank; a photo that cannot be read has none."""
         features = self.features
         features_of = remembered(features.get, config)
 
@@ -66,9 +66,8 @@ class SetFeatures:
             names = self.queries[query].name, self.database[row].name
             if key not in self.counted:
                 readable = all(name in features.keys for name in names)
-                self.counted[key] = (
-                    verify(features_of(names[0]), features_of(names[1]), config).inliers if readable else 0
-                )
+                found = verify(features_of(names[0]), features_of(names[1]), config) if readable else None
+                self.counted[key] = as_ranked(found.inliers, config) if found else 0
             return self.counted[key]
 
         return count

@@ -36,7 +36,13 @@ Globals = Annotated[
     str, typer.Option("--globals", help="Global extractors or presets, with commas, or a list with options.")
 ]
 Features = Annotated[str, typer.Option(help="Local features or presets, with commas, or a list likewise.")]
-Rerank = Annotated[str, typer.Option(help="Verification: d2r, delg, example, or options in YAML.")]
+Rerank = Annotated[
+    str,
+    typer.Option(
+        help="Verification: auto (what suits the features), d2r, delg, example, ratio, mutual, or options in "
+        "YAML."
+    ),
+]
 MaxFalseAccept = Annotated[
     float, typer.Option(help="Largest share of wrong best images that may be accepted.")
 ]
@@ -60,7 +66,7 @@ def rejection(
     distractors: Distractors = None,
     globals_: Globals = "vlad",
     features: Features = "sift",
-    rerank: Rerank = "d2r",
+    rerank: Rerank = "auto",
     max_false_accept: MaxFalseAccept = 0.05,
     per_place: PerPlace = 50,
     save: Save = None,
@@ -106,7 +112,8 @@ def rejection(
             raise ConfigError(
                 f"there is no calibration to save: {found[0].note}", "change what is calibrated"
             )
-        methods = {"--globals": globals_, "--features": features, "--rerank": rerank}
+        by = found[0].rerank if rerank == "auto" else rerank
+        methods = {"--globals": globals_, "--features": features, "--rerank": by}
         rest = {**methods, "--max-false-accept": f"{max_false_accept:g}"}
         command = _command(
             [("--root", root), ("--places", places), ("--distractors", distractors)], same, rest

@@ -177,6 +177,8 @@ def info(folder: Folder, json: Json = False) -> None:
     for section, method in found["methods"].items():
         weights = ", ".join(found["weights"][section])
         rows.append([section, f"{method}, weights {weights}" if weights else method])
+    if found["rerank"] is not None:
+        rows.append(["verified", f"as by --rerank {found['rerank']}, unless loc retrieve is told otherwise"])
     for section, fit in found["fits"].items():
         rows.append(["learned", f"{section} {fit}: at the first build; queries and added photos use it"])
     for root in found["folders"]:

@@ -48,8 +48,8 @@ Out = Annotated[
 Rerank = Annotated[
     str | None,
     typer.Option(
-        help="Match as in landmark retrieval instead of with --matcher, B being the query: example, d2r, "
-        "delg, or options as in '{use: example, ratio: 0.9}'."
+        help="Match as in landmark retrieval instead of with --matcher, B being the query: auto (what suits "
+        "the features), example, d2r, delg, ratio, mutual, or options as in '{use: example, ratio: 0.9}'."
     ),
 ]
 Check = Annotated[
@@ -91,6 +91,7 @@ def match_pair(
     json: Json = False,
 ) -> None:
     """Match two photos: counts of keypoints, matches and inliers, and a picture of them."""
+    from loc.config.ranking import suited_reranking
     from loc.plugins.blocks import load_config, resolve_block
     from loc.stages.photopair import match_photos
 
@@ -110,7 +111,7 @@ def match_pair(
                 "--rerank matches and checks by itself, as published",
                 "leave --matcher, --check and --max-error out, or give --rerank '{use: d2r, residual_px: 5}'",
             )
-        plugin = _rerank_options(rerank)
+        plugin = _rerank_options(suited_reranking(extractor.name) if rerank == "auto" else rerank)
     elif not plugin.reads_images:
         plugin = plugin.for_features(extractor)  # one that cannot match these says so before any work
     with runtime(device, 1) as where:

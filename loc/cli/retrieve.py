@@ -32,7 +32,13 @@ def retrieve(
     k: Annotated[int, typer.Option("-k", min=1, help="Images per query.")] = 10,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Count matches that agree.")] = True,
     candidates: Annotated[int, typer.Option(min=1, help="Best images that are verified.")] = 100,
-    rerank: Annotated[str, typer.Option(help="How they are verified: d2r, delg or example.")] = "d2r",
+    rerank: Annotated[
+        str,
+        typer.Option(
+            help="How they are verified: d2r, delg, example (published for DELF), ratio, mutual; auto: what "
+            "suits the index's features."
+        ),
+    ] = "auto",
     features: FeaturesOption = None,
     rejection: Annotated[
         Path | None, typer.Option(help="Calibration of your own: loc bench rejection --save FILE.")
@@ -51,11 +57,15 @@ def retrieve(
     from loc.stages.landmarks import Retriever
     from loc.stages.places import Places
 
-    block = {"use": rerank, "candidates": candidates}
-    verification = validate(RerankConfig, block, where="rerank") if verify else None
+    def by(use: str) -> RerankConfig:
+        return validate(RerankConfig, {"use": use, "candidates": candidates}, where="rerank")
+
+    verification = by(rerank) if rerank != "auto" else None  # a mistake is told before the index is read
+    places = Places.open(index)
+    verification = verification or by(places.suited_reranking(features))
     retriever = Retriever(
-        Places.open(index),
-        verification=verification,
+        places,
+        verification=verification if verify else None,
         features=features,
         rejection=None if rejection is None else Rejection.read(rejection),
         runtime=Runtime(device=device),

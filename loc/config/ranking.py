@@ -77,13 +77,30 @@ class FusionConfig(Section):
         return {json.dumps(block, sort_keys=True): block for block in self.of}
 
 
+Reranking = Literal["d2r", "delg", "example", "ratio", "mutual"]
+_OURS = {"max_distance": None, "mutual": True, "residual_px": 10.0, "max_keypoints": 2000}
 #: The three parameter sets of tensorflow/models research/delf (delf/python): detect_to_retrieve's
 #: image_reranking.py (published without a seed), delg's perform_retrieval.py, examples/match_images.py.
+#: Their bounds are distances of DELF descriptors. `ratio` and `mutual` are ours, for features that are none
+#: (measured: docs/retrieval.md).
 RERANKINGS: dict[str, dict[str, Any]] = {
     "d2r": {"max_distance": 0.9, "residual_px": 10.0},
     "delg": {"max_distance": 1.0, "residual_px": 20.0},
     "example": {"max_distance": 0.8, "residual_px": 20.0},
+    "ratio": {**_OURS, "ratio": 0.85, "min_inliers": 8},
+    "mutual": {**_OURS, "min_inliers": 12},
 }
+#: What suits local features, by the name of their extractor; others: `ratio`.
+_SUITED: dict[str, Reranking] = {"delf": "example", "delf_ots": "example", "delg": "delg", "d2net": "mutual"}
+
+
+def suited_reranking(features_name: str) -> Reranking:
+    """The parameter set by which local features of an extractor are verified unless another is asked for.
+
+    >>> suited_reranking("delf_ots"), suited_reranking("sift"), suited_reranking("d2net")
+    ('example', 'ratio', 'mutual')
+    """
+    return _SUITED.get(features_name, "ratio")
 
 
 class RerankConfig(Section):
@@ -92,15 +109,20 @@ class RerankConfig(Section):
     A bare name is a preset: ``rerank: delg`` is ``rerank: {use: delg}``.
     """
 
-    use: Literal["d2r", "delg", "example"] = Field(
-        "d2r", description="published values: d2r 0.9 and 10 px, delg 1.0 and 20 px, example 0.8 and 20 px"
+    use: Reranking = Field(
+        "d2r",
+        description="published values, for DELF: d2r 0.9 and 10 px, delg 1.0 and 20 px, example 0.8 and "
+        "20 px; for others: ratio (of 0.85), mutual (D2-Net)",
     )
     candidates: int = Field(100, ge=1, description="images that are verified; the rest keep their order")
     max_distance: float | None = Field(
         0.9, gt=0, description="between unit descriptors of a match; null: none. By `use`"
     )
     ratio: float | None = Field(
-        None, gt=0, le=1, description="nearest below this times the second nearest; null: any"
+        None, gt=0, le=1, description="nearest below this times the second nearest; null: any. By `use`"
+    )
+    mutual: bool = Field(
+        False, description="either descriptor of a match is the nearest of the other. By `use`"
     )
     residual_px: float = Field(
         10.0, gt=0, description="of an inlier, px of the query shrunk to 1024 px or less. By `use`"
@@ -108,7 +130,14 @@ class RerankConfig(Section):
     trials: int = Field(1000, ge=1, description="samples of three matches")
     seed: int = Field(0, ge=0, description="of the samples")
     max_keypoints: int | None = Field(
-        1000, ge=1, description="first keypoints of an image that are matched (DELF has 1000); null: all"
+        1000,
+        ge=1,
+        description="first keypoints of an image that are matched (DELF has 1000); null: all. By `use`",
+    )
+    min_inliers: int = Field(
+        0,
+        ge=0,
+        description="images with fewer keep their order: so many agree by chance. By `use`",
     )
 
     @model_validator(mode="before")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -32,6 +32,8 @@ SIGNS = (1, 1, 1, 1, -1)
 #: Best images that the generic rule accepts have at least so many inliers: one in twenty wrong ones has them
 #: with the features that let most through (``loc bench rejection``, verification d2r).
 GENERIC_INLIERS = 35
+#: A calibration holds for features with at least so many keypoints per image (docs/retrieval.md).
+FEWEST_KEYPOINTS = 1000
 _FORMAT, _VERSION = "loc rejection", 1
 #: Options of plug-ins that change no numbers worth a calibration of their own.
 _NOT_THE_METHOD = ("precision", "accept_license")
@@ -159,8 +161,8 @@ class Rejection:
         if other:
             raise ConfigError(
                 f"the calibration is of another method than the index: {', '.join(other)}",
-                f"use it with an index of {self.globals_name} and {self.features_name}; loc bench rejection "
-                "--save FILE makes one of its own",
+                f"use it with an index of {self.globals_name} and {self.features_name}, and --rerank "
+                f"{self.rerank}; loc bench rejection --save FILE makes one of its own",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -219,15 +221,18 @@ class Rejection:
         return Rejection.from_json(data, source=str(path))
 
 
-def method_name(plugin: ResolvedPlugin) -> str:
+def method_name(plugin: ResolvedPlugin, *, without: str = "") -> str:
     """A plug-in by its name and the options that differ from its defaults, as calibrations name it.
 
     The same method has the same name however a config spells it: as a preset, a block, or by its defaults.
+
+    Args:
+        without: an option that is left out.
     """
     options = plugin.config.model_dump(mode="json", exclude_defaults=True)
     usual = StageOptions().model_dump(mode="json") | getattr(plugin.cls, "stage_defaults", {})
     options |= {name: value for name, value in plugin.stage_options.items() if value != usual.get(name)}
-    told = [f"{name}={options[name]}" for name in sorted(options) if name not in _NOT_THE_METHOD]
+    told = [f"{name}={options[name]}" for name in sorted(options) if name not in (*_NOT_THE_METHOD, without)]
     return f"{plugin.name} ({', '.join(told)})" if told else plugin.name
 
 
@@ -257,6 +262,23 @@ def generic() -> Rejection:
 def shipped(globals_name: str, features_name: str, rerank: str = "d2r") -> Rejection | None:
     """The calibration that comes with the package for a combination, by :func:`method_name`; None without."""
     return _shipped().get((globals_name, features_name, rerank))
+
+
+def shipped_for(globals_name: str, features: ResolvedPlugin, config: RerankConfig) -> Rejection | None:
+    """The calibration that comes with the package for what makes the evidence of an index; None without.
+
+    It counts for any ``max_keypoints`` of the features from :data:`FEWEST_KEYPOINTS` on, and says so:
+    verification looks at the first ones only, and fewer of them lower the score.
+    """
+    rerank = rerank_name(config)
+    if found := shipped(globals_name, method_name(features), rerank):
+        return found
+    found = shipped(globals_name, method_name(features, without="max_keypoints"), rerank)
+    most = getattr(features.config, "max_keypoints", None)
+    if found is None or (most is not None and most < FEWEST_KEYPOINTS):
+        return None
+    where = f"{found.provenance.get('set')} with another max_keypoints"
+    return replace(found, provenance={**found.provenance, "set": where})
 
 
 @cache

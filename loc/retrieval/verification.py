@@ -4,7 +4,8 @@ The algorithm of tensorflow/models research/delf (``image_reranking.py``, ``matc
 descriptor of the query takes its nearest one in the image if that is near enough; samples of three matches
 give affine maps from the image to the query; the score of the image is the number of matches that the best of
 them brings within a few pixels. Of the published values (:data:`loc.config.ranking.RERANKINGS`) one is left
-open: Detect-to-Retrieve has no seed, so its counts differ from run to run; here it has one.
+open: Detect-to-Retrieve has no seed, so its counts differ from run to run; here it has one. Values of our own
+add that matches are mutual, and that few inliers, which chance has too, reorder nothing.
 
 Descriptors may be of any length and type: they are brought to unit norm first. Residuals are px of the
 query's photo shrunk to a long side of 1024 px, where it is larger: what the values were published for.
@@ -74,6 +75,8 @@ def rerank(
 ) -> list[tuple[T, float, Verified | None]]:
     """Candidates by (inliers, score), best first; equal ones keep their order.
 
+    Inliers below ``config.min_inliers`` count as none.
+
     Args:
         candidates: images with their scores, best first. The first ``config.candidates`` are verified; the
             rest (None) have no inliers.
@@ -86,7 +89,14 @@ def rerank(
         if rank < config.candidates:
             verified = _verified(asking, _Side.of(features_of(item), config), config)
         found.append((item, score, verified))
-    return sorted(found, key=lambda each: (each[2].inliers if each[2] else 0, each[1]), reverse=True)
+    return sorted(
+        found, key=lambda each: (as_ranked(each[2].inliers, config) if each[2] else 0, each[1]), reverse=True
+    )
+
+
+def as_ranked(inliers: int, config: RerankConfig) -> int:
+    """Inliers as they rank an image: none where chance has as many."""
+    return inliers if inliers >= config.min_inliers else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +149,26 @@ def _nearest(
     A ratio with a single descriptor in the image passes: there is no second.
     """
     best, passed = np.empty(len(query), np.int64), np.ones(len(query), bool)
+    found, highest = np.empty(len(query), np.float32), np.full(len(image), -np.inf, np.float32)
     for start in range(0, len(query), _ROWS):
         block = slice(start, start + _ROWS)
         similarity = query[block] @ image.T
         rows = np.arange(len(similarity))
         best[block] = nearest = similarity.argmax(axis=1)
-        squared = np.maximum(2 - 2 * similarity[rows, nearest], 0)
+        found[block] = similarity[rows, nearest]
+        if config.mutual:
+            np.maximum(highest, similarity.max(axis=0), out=highest)
+        squared = np.maximum(2 - 2 * found[block], 0)
         if config.max_distance is not None:
             passed[block] &= squared < config.max_distance**2
         if config.ratio is not None:
             similarity[rows, nearest] = -np.inf
             passed[block] &= squared < config.ratio**2 * (2 - 2 * similarity.max(axis=1))
-    return np.column_stack([np.flatnonzero(passed), best[passed]])
+    pairs = np.column_stack([np.flatnonzero(passed), best[passed]])
+    if not config.mutual:
+        return pairs
+    pairs = pairs[found[passed] == highest[pairs[:, 1]]]
+    return pairs[np.sort(np.unique(pairs[:, 1], return_index=True)[1])]  # of equal ones the first
 
 
 def fit_affine(

@@ -18,7 +18,15 @@ from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import ResolvedPlugin, resolve_block
 from loc.plugins.joint import Described, joint
 from loc.retrieval.asmk.boxes import with_boxes
-from loc.retrieval.rejection import Evidence, Rejection, generic, keypoints_used, method_name, shipped
+from loc.retrieval.rejection import (
+    Evidence,
+    Rejection,
+    generic,
+    keypoints_used,
+    method_name,
+    rerank_name,
+    shipped_for,
+)
 from loc.retrieval.verification import Verified, rerank
 from loc.runtime.extraction import PhotoExtractor
 from loc.runtime.runtime import Runtime
@@ -167,10 +175,10 @@ class Retriever:
         if self.verification is None or self._features is None:
             return None
         overall = "votes" if self._globals is None else method_name(self._globals)
-        local = method_name(self._features)
+        local, verified = method_name(self._features), rerank_name(self.verification)
         if given is not None:
-            given.require(globals_name=overall, features_name=local, rerank=self.verification.use)
-        return given or shipped(overall, local, self.verification.use) or generic()
+            given.require(globals_name=overall, features_name=local, rerank=verified)
+        return given or shipped_for(overall, self._features, self.verification) or generic()
 
     def _answer(self, photo: Path | str | Array, k: int, name: str | None, *, verify: bool) -> Answer:
         label = name or ("image" if isinstance(photo, np.ndarray) else str(photo))

@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from loc.config.index import IndexConfig
+from loc.config.ranking import Reranking, suited_reranking
 from loc.errors import DataError, StoreError
 from loc.plugins.blocks import resolve_block
 from loc.retrieval.index import VectorIndex
@@ -187,6 +188,11 @@ class Places:
             self.vectors.compact()
             self.table.compact()
 
+    def suited_reranking(self, features: str | None = None) -> Reranking:
+        """What suits its local features; of an index without any, those asked for or sift."""
+        own = self.card.features or {"use": resolve_block("features", features or "sift").name}
+        return suited_reranking(str(own["use"]))
+
     def info(self) -> dict[str, Any]:
         """What it holds and was made with, for people and scripts."""
         card, images = self.card, self.table.images
@@ -209,6 +215,7 @@ class Places:
             "weights": {
                 section: [file.name for file in plugin.weights] for section, plugin in plugins.items()
             },
+            "rerank": None if card.of == "vectors" else self.suited_reranking(),
             "fits": dict(sorted(card.fits.items())),
             "folders": [root.model_dump() for row, root in enumerate(card.roots) if row in used],
             "bytes": {part: _bytes(self.folder / part) for part in PARTS},

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from loc.bench.rejection import ask, databases, described, photos_of, ready, rerank_options
 from loc.cli.app import app
+from loc.config.ranking import RerankConfig
 from loc.errors import ConfigError, DataError
 from loc.layouts.placed import DISTRACTORS, UNLABELLED, PlacedPhotos
 from loc.retrieval.rejection import Rejection
@@ -61,7 +62,8 @@ def test_the_best_image_is_that_with_most_inliers_among_the_candidates():
         verified.extend(sorted(pair for pair in wanted if pair[0] == 2))
         return lambda query, image: inliers.get((query, image), 0)
 
-    found = ask(PHOTOS, similarity, [100] * 7, verify_pairs, per_place=9, candidates=2)
+    two = RerankConfig(candidates=2)
+    found = ask(PHOTOS, similarity, [100] * 7, verify_pairs, per_place=9, config=two)
     own = [each for each in found if each.photo == 2]
     with_place, without = own
     assert verified == [(2, 0), (2, 3), (2, 4)]  # two candidates of each database; 4 is one without the mill
@@ -74,14 +76,23 @@ def test_the_best_image_is_that_with_most_inliers_among_the_candidates():
     inliers[2, 0] = 40  # as many: the more similar one is first
     own = [
         each
-        for each in ask(PHOTOS, similarity, [100] * 7, verify_pairs, per_place=9, candidates=2)
+        for each in ask(PHOTOS, similarity, [100] * 7, verify_pairs, per_place=9, config=two)
         if each.photo == 2
     ]
     assert (own[0].answer, own[0].right) == ("mill", True)
+    inliers[2, 3] = 45
+    few = RerankConfig(candidates=2, min_inliers=46)  # so few reorder nothing, and are told as they are
+    own = [
+        each
+        for each in ask(PHOTOS, similarity, [100] * 7, verify_pairs, per_place=9, config=few)
+        if each.photo == 2
+    ]
+    assert (own[0].answer, own[0].evidence.inliers, own[0].evidence.second_inliers) == ("mill", 40, 45)
 
 
 def test_verification_by_name_and_by_options():
     assert rerank_options("{use: delg, trials: 50}").trials == 50
+    assert rerank_options("auto") is None
     for text in ("dlg", "{use: d2r, trial: 5}", "[", "7", "[d2r]"):
         with pytest.raises(ConfigError):
             rerank_options(text)
@@ -119,6 +130,7 @@ def made(tmp_path_factory):
 def command(made, *more):
     words = ["bench", "rejection", "--root", str(made), "--places", str(made / "places.txt"), "--distractors"]
     words += [str(made.parent / "others"), "--max-false-accept", "0.2", "--workers", "1", "--device", "cpu"]
+    words += ["--rerank", "d2r"]
     return CliRunner().invoke(app, [*words, "-o", str(made.parent / "work"), *more])
 
 

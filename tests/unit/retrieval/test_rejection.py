@@ -23,6 +23,7 @@ from loc.retrieval.rejection import (
     method_name,
     rerank_name,
     shipped,
+    shipped_for,
 )
 from loc.retrieval.verification import Verified
 from loc.types import LocalFeatures
@@ -194,6 +195,27 @@ def test_what_is_no_file_of_this_kind_is_refused(tmp_path):
         Rejection.read(tmp_path / "none.json")
     with pytest.raises(DataError, match="cannot read"):
         Rejection.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("most", "there"), [(8192, True), (4000, True), (1000, True), (999, False), (None, True)]
+)
+def test_a_calibration_holds_for_other_numbers_of_keypoints(most, there):
+    """Only the first ones are verified; but few of them are too few."""
+    features = resolve_block("features", {"use": "sift", "max_keypoints": most})
+    found = shipped_for("gem", features, RerankConfig())
+    assert (found is not None) == there
+    if found is not None:
+        assert ("another max_keypoints" in found.note) == (most != 8192)
+        assert found.weights == shipped("gem", "sift").weights
+
+
+def test_a_calibration_does_not_hold_for_other_options():
+    features = resolve_block("features", {"use": "sift", "max_keypoints": 2000, "upright": True})
+    assert shipped_for("gem", features, RerankConfig()) is None
+    sift = resolve_block("features", "sift")
+    assert shipped_for("gem", sift, RerankConfig(ratio=0.7)) is None
+    assert shipped_for("gem", sift, RerankConfig(candidates=7)) == shipped("gem", "sift")
 
 
 def test_shipped_calibrations_are_those_of_their_combination():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from loc.config import RerankConfig
+from loc.config.ranking import suited_reranking
 from loc.errors import DataError
 from loc.retrieval.verification import fit_affine, rerank, verify
 from loc.types import LocalFeatures
@@ -120,6 +121,58 @@ def test_the_ratio_test():
     assert (verify(query, image, loose).inliers, verify(query, image, strict).inliers) == (6, 5)
     one = features(xy[:1], there[:1])
     assert verify(one, one, strict).putative == 1
+
+
+def test_mutual_matches_are_one_to_one():
+    """Across the blocks in which descriptors are compared, and of equal ones the first."""
+    rng = np.random.default_rng(2)
+    there = rng.normal(size=(500, 24)).astype(np.float32)
+    here = np.concatenate([there + rng.normal(0, 0.7, there.shape) for _ in range(3)]).astype(np.float32)
+    here[1200] = here[7]
+    here, there = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (here, there))
+    _, nearest = cKDTree(there).query(here)
+    _, back = cKDTree(here).query(there)
+    back[back == 1200] = 7
+    expected = [[row, column] for row, column in enumerate(nearest.tolist()) if back[column] == row]
+    image = rng.uniform(0, 500, (500, 2))
+    query = np.zeros((1500, 2))
+    query[[row for row, _ in expected]] = image[[column for _, column in expected]]
+    found = verify(
+        features(query, here),
+        features(image, there),
+        RerankConfig(max_distance=None, mutual=True, max_keypoints=None),
+    )
+    assert 300 <= len(expected) <= 500
+    assert found.pairs.tolist() == expected
+
+
+def test_few_inliers_reorder_nothing():
+    query, image, _ = two_views(40, 0)
+    images = {"few": image.select(np.arange(19)), "fewer": image.select(np.arange(10)), "many": image}
+    candidates = [("fewer", 0.9), ("few", 0.8), ("many", 0.7)]
+
+    def order(least):
+        config = RerankConfig(min_inliers=least)
+        return [(name, found.inliers) for name, _, found in rerank(query, candidates, images.get, config)]
+
+    assert order(0) == [("many", 40), ("few", 19), ("fewer", 10)]
+    assert order(19) == [("many", 40), ("few", 19), ("fewer", 10)]
+    assert order(20) == [("many", 40), ("fewer", 10), ("few", 19)]
+    assert order(41) == [("fewer", 10), ("few", 19), ("many", 40)]
+
+
+def test_parameter_sets():
+    """Those of DELF are as published; ours have no bound on distances."""
+    for use, bound, residual in (("d2r", 0.9, 10), ("delg", 1.0, 20), ("example", 0.8, 20)):
+        config = RerankConfig(use=use)
+        assert (config.max_distance, config.residual_px, config.ratio) == (bound, residual, None)
+        assert (config.mutual, config.min_inliers, config.max_keypoints) == (False, 0, 1000)
+    for features_name in ("sift", "d2net", "of a plug-in"):
+        config = RerankConfig(use=suited_reranking(features_name))
+        assert config.max_distance is None
+        assert config.mutual
+        assert config.min_inliers > 0
+    assert {suited_reranking(name) for name in ("delf", "delf_ots", "delg")} <= {"example", "delg"}
 
 
 def test_few_matches_are_none():
