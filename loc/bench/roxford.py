@@ -46,6 +46,8 @@ RANKINGS: dict[str, dict[str, Any]] = {
     "spectral": {"diffusion": {"solver": "spectral"}},
     **{name: {"rerank": name} for name in RERANKINGS},
 }
+#: Options of the pair generator that order images; the others say which pairs are kept.
+_RANKED_BY = {"expansion", "diffusion", "rerank"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,13 @@ def rank_options(text: str) -> RetrievalPairs:
             f"no ranking is called {text!r}",
             f"there are {', '.join(RANKINGS)}, or options as in {{diffusion: {{k: 20}}}}",
         )
-    return validate(RetrievalPairs, options, where=text)
+    config = validate(RetrievalPairs, options, where=text)
+    if others := sorted(set(options) - _RANKED_BY):
+        raise ConfigError(
+            f"--rank {text}: {others[0]} changes no ranking here",
+            f"give {', '.join(sorted(_RANKED_BY))}; --fuse fuses the methods, and whole rankings are scored",
+        )
+    return config
 
 
 def retrieval_table(

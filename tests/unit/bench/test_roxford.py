@@ -176,6 +176,9 @@ def test_rankings_by_name_and_by_options():
         rank_options("difusion")
     with pytest.raises(ConfigError, match="kk"):
         rank_options("{diffusion: {kk: 7}}")
+    for option in ("fusion: {of: [vlad]}", "k: 3", "min_similarity: 0.5"):
+        with pytest.raises(ConfigError, match="changes no ranking here"):
+            rank_options(f"{{expansion: {{queries: 2}}, {option}}}")
 
 
 def test_junk_takes_no_place_among_the_verified():
