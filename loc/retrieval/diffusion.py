@@ -30,6 +30,8 @@ ALPHA = 0.99
 #: Of the published code; the error is then still up to 12 % in energy norm, and rankings depend on it.
 ITERATIONS = 20
 TOLERANCE = 1e-6
+#: Share of the largest value below which those of :func:`spectral` are rounding errors.
+_ROUNDING = 1e-12
 
 
 def solve(
@@ -122,9 +124,13 @@ def spectral(graph: Graph, rank: int, *, alpha: float = ALPHA, seed: int = 0) ->
     graph = Graph(graph.weights.astype(np.float64, copy=False), graph.scale)  # less, and it does not converge
     values, vectors = _largest_eigenpairs(graph, rank, seed)
     gains = 1 / (1 - alpha * values)
+    alone = graph.scale == 0  # such a node keeps its y, whatever the rank
+    vectors[alone] = 0
 
     def solver(nodes: Int64[Array, " m"], values: Float64[Array, " m"]) -> Float64[Array, " n"]:
         out: Float64[Array, " n"] = vectors @ (gains * (vectors[nodes].T @ values))
+        out[nodes] += np.where(alone[nodes], values, 0)
+        out[np.abs(out) <= _ROUNDING * np.abs(out).max(initial=0)] = 0  # what nothing reaches stays at zero
         return out
 
     return solver

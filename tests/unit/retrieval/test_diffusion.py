@@ -289,6 +289,23 @@ def test_what_diffusion_does_not_reach_follows_by_similarity():
     assert ranked(scores, similar, 2).tolist() == [3, 1]
 
 
+@pytest.mark.parametrize("rank", [41, 30, 20])
+def test_the_spectral_form_reaches_no_other_component(rank):
+    """Two places in planes of their own, and a photo without a descriptor, which nothing ever finds."""
+    rng = np.random.default_rng(0)
+    vectors = np.zeros((41, 8), np.float32)
+    vectors[:20, :4], vectors[20:40, 4:] = rng.random((20, 4)), rng.random((20, 4))
+    vectors[:40] /= np.linalg.norm(vectors[:40], axis=1, keepdims=True)
+    graph = knn_graph(vectors, 5)
+    solver = spectral(graph, rank)
+    scores = Diffusion(vectors, solver).scores(vectors[:1])
+    assert scores[:20].max() > 0
+    assert scores[40] == 0
+    if rank >= 30:  # with less, an eigenspace that both places share may be cut
+        np.testing.assert_array_equal(scores[20:], 0)
+    np.testing.assert_array_equal(solver(np.array([40]), np.array([2.0])), 2.0 * (np.arange(41) == 40))
+
+
 def test_memory_is_linear_in_the_graph():
     """No array of n x n: 4000 nodes would take 128 MB in float64, 16 MB as a mask."""
     vectors = unit_rows(4000, 8)
