@@ -116,6 +116,31 @@ def network(*, step: int, delg: bool = False) -> list[EditableNode]:
     return [EditableNode.new("input", "Placeholder"), *nodes, iou, keep]
 
 
+def resized(offset: float) -> list[EditableNode]:
+    """What stands before a network: pixels less an offset by 128, resized to a rounded size."""
+    out = []
+    for name, value in (("offset", offset), ("scale", 128.0)):
+        out.append(EditableNode.new(name, "Const"))
+        out[-1].set("value", np.asarray(value, np.float32))
+    for name, op, inputs in (
+        ("size", "Round", ["input"]),
+        ("less", "Sub", ["input", "offset"]),
+        ("divided", "RealDiv", ["less", "scale"]),
+        ("resized", "ResizeBilinear", ["divided", "size"]),
+    ):
+        out.append(EditableNode.new(name, op, [f"{each}:output:0" for each in inputs]))
+    out[-1].set("align_corners", True)
+    return out
+
+
+def test_preprocessing_is_read_from_the_graph(tmp_path) -> None:
+    found = read(tmp_path, [*network(step=2), *resized(127.5)], delg=False)
+    said = {key: found[key] for key in ("resize", "input_offset", "input_scale")}
+    assert said == {"resize": "corners", "input_offset": 127.5, "input_scale": 128.0}
+    usual = read(tmp_path, network(step=2), delg=False)
+    assert (usual["resize"], usual["input_offset"]) == ("half_pixel", 128.0)
+
+
 @pytest.mark.parametrize(
     ("style", "delg"), [("attributes", True), ("full names", False), ("checkpoint", False)]
 )
