@@ -57,6 +57,9 @@ def retrieve(
     from loc.stages.landmarks import Retriever
     from loc.stages.places import Places
 
+    if html is not None:
+        _check_page(html)
+
     def by(use: str) -> RerankConfig:
         return validate(RerankConfig, {"use": use, "candidates": candidates}, where="rerank")
 
@@ -119,7 +122,7 @@ def answer_lines(answer: Answer) -> list[str]:
 
     verdict = _STATUS[answer.status]
     if answer.probability is not None:
-        verdict += f", score {answer.probability:.3f} ({answer.note})"
+        verdict += f", score {answer.probability:.3f} ({printable(answer.note)})"
     lines = [f"{printable(answer.query)}: {verdict}"]
     if answer.reason:
         lines.append(f"  {printable(answer.reason)}")
@@ -131,6 +134,18 @@ def answer_lines(answer: Answer) -> list[str]:
         score = f"{found.score:.0f}" if found.score > 1.5 else f"{found.score:.4f}"
         lines.append(f"  {place:3d}  {printable(found.name).ljust(width)}  {score:>7}{inliers}".rstrip())
     return lines
+
+
+def _check_page(page: Path) -> None:
+    """Refuse a file that is no page before any work: it may be a photo, and would be overwritten."""
+    from loc.errors import ConfigError, DataError
+
+    if page.is_dir():
+        raise DataError(f"{page} is a folder", f"name a file in it: --html {page / 'found.html'}")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(
+            f"--html {page} is no page: it does not end with .html", f"write: --html {page}.html"
+        )
 
 
 def _photos(queries: list[Path]) -> list[Path]:

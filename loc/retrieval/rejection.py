@@ -218,7 +218,10 @@ class Rejection:
             raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
         except (ValueError, RecursionError) as error:
             raise _unusable(str(path), f"it is no JSON ({error})") from error
-        return Rejection.from_json(data, source=str(path))
+        found = Rejection.from_json(data, source=str(path))
+        if not found.calibrated:  # it would pass for the rule that fits any
+            raise _unusable(str(path), "it does not say which globals and features it is for")
+        return found
 
 
 def method_name(plugin: ResolvedPlugin, *, without: str = "") -> str:

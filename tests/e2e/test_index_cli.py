@@ -111,6 +111,8 @@ def test_growing_and_shrinking(cli: Cli, made: Path, index: Path, tmp_path: Path
         (["index", "build", ".", "-o", "x", "--set", "matcher=nearest"], 2, "is no option of an index"),
         (["index", "build", "a.npy", "-o", "x", "--globals", "vlad"], 2, "no extractor is needed"),
         (["retrieve", "a.jpg", "--index", ".", "--rerank", "best"], 2, "rerank.use"),
+        (["retrieve", "a.jpg", "--index", ".", "--html", "a.jpg"], 2, "--html a.jpg is no page"),
+        (["retrieve", "a.jpg", "--index", ".", "--html", "."], 3, ". is a folder"),
     ],
 )
 def test_mistakes(
@@ -136,3 +138,13 @@ def test_vectors_of_a_file(cli: Cli, tmp_path: Path) -> None:
     fails(cli, 2, "cannot describe a photo")
     assert cli("index", "info", tmp_path / "i") == 0
     assert "vectors that were given to it" in cli.out
+
+
+def test_a_calibration_from_elsewhere_writes_nothing_else_on_the_terminal() -> None:
+    from loc.cli.retrieve import answer_lines
+    from loc.stages.landmarks import Answer
+
+    (line,) = answer_lines(
+        Answer("a.jpg", "match", probability=0.9, note="calibrated on \x1b[2J\nb.jpg: match")
+    )
+    assert line.isprintable()

@@ -187,6 +187,7 @@ def test_what_is_no_file_of_this_kind_is_refused(tmp_path):
         (b"\xff\xfe", "it is no JSON"),
         (b"[" * 100_000, "it is no JSON"),
         (b" " * (2 << 20), "larger than any calibration"),
+        (json.dumps(generic().to_json()).encode(), "which globals and features it is for"),
     ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=says):
