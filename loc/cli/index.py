@@ -132,9 +132,10 @@ def compact(folder: Folder, json: Json = False) -> None:
     if json:
         print_json({"bytes_before": before, "bytes": _total(places), "vectors": places.vectors.info()})
     else:
-        print_line(
-            f"vectors    {places.vectors.info()['kind']}, {before / 1e6:.1f} → {_total(places) / 1e6:.1f} MB"
-        )
+        vectors = places.vectors.info()
+        kept = vectors["bytes_with_earlier_generation"] - vectors["bytes"]
+        print_line(f"vectors    {vectors['kind']}, {before / 1e6:.1f} → {_total(places) / 1e6:.1f} MB")
+        print_line(f"kept       {kept / 1e6:.1f} MB of it for readers, until the next compaction")
 
 
 def search(

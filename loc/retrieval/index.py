@@ -30,7 +30,7 @@ from loc.retrieval.indexing.files import (
     write_pointer,
 )
 from loc.retrieval.indexing.snapshot import Snapshot, write_generation
-from loc.stores.files import make_folder, writing
+from loc.stores.files import folder_bytes, make_folder, writing
 
 Array = np.ndarray
 _LOCK = ".lock"
@@ -246,9 +246,6 @@ class VectorIndex:
         share = _ADVISED_SHARE * max(contents.rows, 1)
         changes = self._now.pointer.changes
         advised = max(delta, dead) >= max(share, _ADVISED_ROWS) or changes >= _ADVISED_CHANGES
-        folder = self._now.folder
-        files = {path.name: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
-        every = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         cells = about.get("lists")
         return {
             "kind": self._now.base.kind,
@@ -268,8 +265,8 @@ class VectorIndex:
             "trained_on": about.get("trained_on"),
             "train_s": about.get("train_s"),
             "add_s": about.get("add_s"),
-            "bytes": sum(files.values()),
-            "bytes_with_earlier_generation": every,
+            "bytes": folder_bytes(self._now.folder),
+            "bytes_with_earlier_generation": folder_bytes(self.folder),
             "compaction_advised": advised,
         }
 
@@ -288,7 +285,7 @@ def _opened(folder: Path, descriptor: str | None, *, whole: bool) -> Snapshot:
     while True:
         try:
             return Snapshot(folder, pointer, whole=whole)
-        except StoreError:
+        except (StoreError, FileNotFoundError):
             # Two compactions while the files were being opened: what was read first is gone, not damaged.
             newer = read_pointer(folder)
             if newer.generation == pointer.generation:

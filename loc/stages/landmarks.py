@@ -225,7 +225,7 @@ class Retriever:
         if self.places.card.of == "local":
             found = index.vote(vectors, depth, neighbours=NEIGHBOURS)
         else:
-            rows, similarities = index.search(vectors, depth)
+            rows, similarities = index.search(vectors, min(depth, index.vectors))
             found = list(zip(rows[0].tolist(), similarities[0].tolist(), strict=True))
         names, known = index.names, self.places.table.images  # another process may be removing some
         return [(names[row], float(score)) for row, score in found if row >= 0 and names[row] in known]
@@ -280,7 +280,7 @@ def search_vectors(places: Places, file: Path, k: int, *, names_file: Path | Non
                 f"the vector of {name!r} in {file} has {len(row)} values, {places.folder} holds {dim}",
                 "search with vectors of the descriptor that the index was made of",
             )
-        rows, similarities = index.search(row[None], k)
+        rows, similarities = index.search(row[None], min(k, index.vectors))
         images = tuple(
             Found(names[each], float(score), places.path(names[each]))
             for each, score in zip(rows[0].tolist(), similarities[0].tolist(), strict=True)

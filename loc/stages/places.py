@@ -41,7 +41,7 @@ from loc.stages.places_files import (
 )
 from loc.stages.places_photos import given_photos
 from loc.stages.places_vectors import content_of, read_vectors
-from loc.stores.files import make_folder, writing
+from loc.stores.files import folder_bytes, make_folder, writing
 from loc.stores.parts import ItemKey
 from loc.types import Array
 
@@ -97,6 +97,10 @@ class Places:
         """Read what another process may have changed."""
         self.card = read_card(self.folder)
         self.table = ImageTable(self.folder, len(self.card.roots))
+        if self.card.complete and not self.table.files:
+            raise StoreError(
+                f"{self.folder / 'images'} is missing", f"delete the folder {self.folder} and build it again"
+            )
         self._vectors: VectorIndex | None = None
         if (self.folder / "vectors" / POINTER).is_file():
             self._vectors = VectorIndex.open(self.folder / "vectors", descriptor=self.card.descriptor)
@@ -218,7 +222,7 @@ class Places:
             "rerank": None if card.of == "vectors" else self.suited_reranking(),
             "fits": dict(sorted(card.fits.items())),
             "folders": [root.model_dump() for row, root in enumerate(card.roots) if row in used],
-            "bytes": {part: _bytes(self.folder / part) for part in PARTS},
+            "bytes": {part: folder_bytes(self.folder / part) for part in PARTS},
             "vectors": self.vectors.info(),
         }
 
@@ -320,7 +324,3 @@ def _given_row(rows: Mapping[str, Array], name: str) -> Array:
 
 def _is_there(path: Path | None) -> bool:
     return path is None or path.is_file()
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -128,17 +128,16 @@ class ImageTable:
         while True:
             self._numbers = self._listed()
             try:
-                for number in self._numbers:
-                    self._read(self._path(number), roots)
+                self._read_all(roots)
                 return
             except StoreError:
-                if set(self._numbers) <= set(self._listed()):
+                if self._numbers == self._listed():
                     raise
-                self.images.clear()  # another process has compacted the table meanwhile
+                self.images.clear()  # another process has written or compacted the table meanwhile
 
     @property
     def files(self) -> int:
-        """Changes on disk that a compaction would join."""
+        """Changes on disk that a compaction would join; a finished index has at least one."""
         return len(self._numbers)
 
     def add(self, images: Mapping[str, Image]) -> None:
@@ -174,9 +173,21 @@ class ImageTable:
         write_sealed(self._path(number), data)
         self._numbers.append(number)
 
-    def _read(self, path: Path, roots: int) -> None:
-        cure = f"delete the folder {self._folder.parent} and build the index again"
-        data = read_sealed(path, cure=cure)
+    def _read_all(self, roots: int) -> None:
+        """Numbers follow one another, from 1 or, after a compaction, from any: else a file is lost."""
+        whole = [self._read(self._path(number), roots) for number in self._numbers]
+        if whole:
+            lost = set(range(self._numbers[0] if any(whole) else 1, self._numbers[-1])) - set(self._numbers)
+            if lost:
+                raise StoreError(f"{self._path(min(lost))} is missing", self._cure)
+
+    @property
+    def _cure(self) -> str:
+        return f"delete the folder {self._folder.parent} and build the index again"
+
+    def _read(self, path: Path, roots: int) -> bool:
+        """Take in one file; whether it is the whole table."""
+        data = read_sealed(path, cure=self._cure)
         try:
             if data.get("whole") is True:
                 self.images.clear()
@@ -191,7 +202,8 @@ class ImageTable:
             for name in data.get("removed", []):
                 self.images.pop(name, None)
         except (TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"{path} is damaged: {error}", cure) from error
+            raise StoreError(f"{path} is damaged: {error}", self._cure) from error
+        return data.get("whole") is True
 
 
 def _rows(images: Mapping[str, Image]) -> list[list[str | int]]:

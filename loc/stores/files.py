@@ -171,3 +171,13 @@ def make_folder(folder: Path) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder; those that another process deletes meanwhile are left out."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(where, name).stat().st_size
+    return total

@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from loc.bench.index_kills import kill_campaign
 from loc.config.index import IndexConfig
 from loc.errors import StoreError
 from loc.retrieval.index import VectorIndex
-from loc.retrieval.indexing import files, kinds
+from loc.retrieval.indexing import files, kinds, snapshot
 from loc.stores.files import host
 
 DIM = 32
@@ -177,6 +178,30 @@ def test_a_reader_in_another_process_survives_compactions(folder: Path, tmp_path
     compacted.set()
     reader.join(60)
     assert said.read_text() == "same"
+
+
+def test_opening_begins_anew_where_compactions_take_files_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two compactions between reading ``index.json`` and opening what it names, at any of the files."""
+    plain, names = snapshot.hash_of, VectorIndex.open(folder).names
+    compactor = VectorIndex.open(folder)
+
+    def compacted_before(path: Path) -> dict[str, Any]:
+        monkeypatch.setattr(snapshot, "hash_of", plain)
+        compactor.compact()
+        compactor.compact()
+        return plain(path)
+
+    monkeypatch.setattr(snapshot, "hash_of", compacted_before)
+    assert VectorIndex.open(folder).names == names
+
+
+def test_sizes_do_not_stumble_over_files_that_go(folder: Path) -> None:
+    before = VectorIndex.open(folder).info()
+    assert before["bytes_with_earlier_generation"] > before["bytes"] > 2000 * DIM * 4
+    (folder / "going.tmp").symlink_to(folder / "gone")
+    assert VectorIndex.open(folder).info() == before
 
 
 def test_adding_to_a_mapped_base_leaves_its_file_alone(folder: Path) -> None:

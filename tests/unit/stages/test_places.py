@@ -463,6 +463,20 @@ def test_a_flipped_bit_is_an_error(copied: Path) -> None:
     write_card(copied / "index", read_card(copied / "index"))
 
 
+@pytest.mark.parametrize("lost", [[0], [1], []], ids=["first", "second", "all"])
+def test_a_table_that_has_lost_a_file_is_an_error(copied: Path, lost: list[int]) -> None:
+    """Without it images would be there no more, or again, and nobody would be told."""
+    places = Places.open(copied / "index")
+    for number in (1, 2):
+        places.remove([f"view {number}/*"])
+    files = sorted((copied / "index" / "images").glob("*.json"))
+    for number in lost or range(len(files)):
+        files[number].unlink()
+    with pytest.raises(StoreError, match="missing") as caught:
+        Places.open(copied / "index")
+    assert "build" in (caught.value.next_step or "")
+
+
 def test_folders_that_are_no_index(tmp_path: Path, made: Path) -> None:
     with pytest.raises(DataError, match="is not an index of photos"):
         Places.open(tmp_path)
@@ -541,6 +555,8 @@ def test_vectors_made_elsewhere(tmp_path: Path) -> None:
             == [each.name for each in other.images]
             == [names[i] for i in best]
         )
+    everything = search_vectors(from_npy, tmp_path / "global.h5", 10**12)  # of which 50 are there
+    assert {len(each.images) for each in everything} == {50}
     rows[7] = -rows[7]
     np.save(tmp_path / "global.npy", rows)
     again = from_npy.add([tmp_path / "global.npy"], names_file=tmp_path / "names.txt")
