@@ -23,6 +23,10 @@ Array = np.ndarray
 #: round is what a `Merge` takes first.)
 _PASSING = {"Identity", "Enter", "Exit", "NextIteration", "Switch", "Merge", "ReadVariableOp"}
 _PASSING |= {"StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"}
+#: Operations that move values about and leave them as they are: which of their inputs hold the values.
+_MOVING = {op: slice(1) for op in ("Reshape", "Squeeze", "ExpandDims", "Slice", "StridedSlice")}
+_MOVING |= {op: slice(1) for op in ("Gather", "GatherV2", "GatherNd", "Switch")}
+_MOVING |= {"ConcatV2": slice(-1), "Concat": slice(1, None), "Pack": slice(None), "Merge": slice(None)}
 _VARIABLES = frozenset(("VariableV2", "Variable", "VarHandleOp"))
 _RELEASE = "is it another release? its graph is built in a way that is not known here"
 
@@ -75,6 +79,20 @@ class Graph:
             seen.add(node.name)
             node = self.node(node.inputs[0])
         return node
+
+    def computing(self, name: str) -> list[Node]:
+        """The operations that compute the values of ``name``, past those that only hand on or move them."""
+        waiting, found = [name], []
+        seen = {name}
+        for each in waiting:
+            node = self.node(each)
+            kept = _MOVING.get(node.op, slice(1 if node.op in _PASSING else 0))
+            fresh = [source for source in node.inputs[kept] if source not in seen]
+            if not node.inputs[kept]:
+                found.append(node)
+            waiting += dict.fromkeys(fresh)
+            seen.update(fresh)
+        return found
 
     def source(self, node: Node, position: int) -> Node:
         """The operation behind one input of a node."""

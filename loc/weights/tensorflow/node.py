@@ -51,11 +51,6 @@ class Node:
         """The name of a function of the library."""
         return self._attributes[key].message(10).text(1) if key in self._attributes else ""
 
-    @property
-    def is_float(self) -> bool:
-        """Whether it computes with float32 (its type `T`)."""
-        return "T" in self._attributes and self._attributes["T"].number(6) == 1
-
     def tensor(self, key: str = "value") -> Array:
         """A constant, in float64 or int64.
 

@@ -8,34 +8,20 @@ H. Noh et al., DELF, ICCV 2017; B. Cao et al., DELG, ECCV 2020; tensorflow/model
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from loc.errors import WeightsError
 from loc.weights.tensorflow.graph import Graph
 from loc.weights.tensorflow.node import Node
 from loc.weights.tensorflow.norms import ADDITIONS, FUSED
-from loc.weights.tensorflow.trunk import SUPPRESSIONS, Reading, TrunkReader
+from loc.weights.tensorflow.trunk import GIVEN, SUPPRESSIONS, Reading, TrunkReader
 
 #: Units of the four blocks.
 UNITS = {"resnet_v1_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3)}
 _OUTPUTS = ("boxes", "features", "scales", "scores", "global_descriptors")
-#: Operations with weights, and operations that no path from a map to the outputs has.
+#: Operations with weights.
 _LAYERS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2")
-_ALTERING = frozenset(
-    (
-        "Mul",
-        "RealDiv",
-        "Div",
-        "Sub",
-        "Exp",
-        "Log",
-        "Pow",
-        "Sqrt",
-        "Rsqrt",
-        "Sigmoid",
-        "Softmax",
-        "Tanh",
-        "Relu",
-    )
-)
+_DIVISIONS = ("RealDiv", "Div")
 
 
 class SlimGraph(TrunkReader):
@@ -98,10 +84,10 @@ class SlimGraph(TrunkReader):
         seen = {node.name for node in graph.upstream(["features"], stop)}
         if not borders <= seen:
             graph.refuse(graph.node("features"), f"does not come from {sorted(borders - seen)[0]!r}")
-        for node in graph.upstream(["features", "scores"], stop):
-            if node.op in _ALTERING and node.is_float and not stop(node):
-                graph.refuse(node, f"is {node.op}, which changes features or scores after the network")
-        self._boxes(list(graph.upstream(["boxes"], stop)))
+        self._unchanged("scores", {node.name for node in graph.upstream(["scores"], stop) if stop(node)})
+        self._unchanged("features", borders)
+        self._unchanged("scales", operations=(*_DIVISIONS, "Reciprocal", "Inv"))
+        self._boxes(self._unchanged("boxes", operations=_DIVISIONS))
         nodes = list(graph.upstream(["boxes", "scores"], lambda node: node.op == "Softplus"))
         compared = [node for node in nodes if node.op in ("Greater", "GreaterEqual", "Less", "LessEqual")]
         for node in compared:
@@ -113,28 +99,43 @@ class SlimGraph(TrunkReader):
         for node in suppressions:
             self._suppression(node)
 
-    def _boxes(self, nodes: list[Node]) -> None:
-        """Constants of the receptive field: ``stride * (y, x, y, x) + offsets``."""
-        found = False
-        for node in nodes:
-            if node.op not in ADDITIONS:
-                continue
-            sides = [self.graph.source(node, position) for position in (0, 1)]
-            for offsets, cells in (sides, sides[::-1]):
-                if offsets.op != "Const" or cells.op != "Mul":
-                    continue
-                values = self.graph.constant(offsets)
-                if values.shape != (4,):
-                    continue
-                factors = [self.graph.source(cells, position) for position in (0, 1)]
-                stride = [self._number(each) for each in factors if each.op == "Const"]
-                if len(stride) != 1 or values[0] != values[1] or values[2] != values[3]:
-                    self.graph.refuse(node, "computes boxes in an unknown way")
-                self._note("local:box_stride", stride[0], cells)
-                self._note("local:box_offsets", [float(values[0]), float(values[2])], offsets)
-                found = True
-        if not found:
-            self.graph.refuse(self.graph.node("boxes"), "depends on no constants of a receptive field")
+    def _unchanged(
+        self, output: str, ends: Collection[str] = (), operations: Collection[str] = ()
+    ) -> list[Node]:
+        """What computes an output, if it is one of these nodes or operations; nothing else may change it."""
+        found = []
+        for node in self.graph.computing(output):
+            if node.name in ends or node.op in operations:
+                found.append(node)
+            elif node.op != "Fill" and not (node.op == "Const" and not self.graph.constant(node).size):
+                self.graph.refuse(node, f"is a {node.op}, which changes {output} after the network")
+        return found
+
+    def _boxes(self, quotients: list[Node]) -> None:
+        """Constants of the receptive field: ``(stride * (y, x, y, x) + offsets) / scale``."""
+        graph = self.graph
+        if not quotients:
+            graph.refuse(graph.node("boxes"), "depends on no constants of a receptive field")
+        for quotient in quotients:
+            node = graph.expect(graph.source(quotient, 0), *ADDITIONS)
+            sides = {graph.source(node, position).op: position for position in (0, 1)}
+            if sides.keys() != {"Const", "Mul"}:
+                graph.refuse(node, "computes boxes in an unknown way")
+            offsets, cells = graph.source(node, sides["Const"]), graph.source(node, sides["Mul"])
+            values = graph.constant(offsets)
+            factors = [graph.source(cells, position) for position in (0, 1)]
+            stride = [self._number(each) for each in factors if each.op == "Const"]
+            computed = any(each.op in ("Mul", *ADDITIONS, *_DIVISIONS) for each in factors)
+            if values.shape != (4,) or values[0] != values[1] or values[2] != values[3]:
+                graph.refuse(node, "computes boxes in an unknown way")
+            if (
+                len(stride) != 1
+                or computed
+                or any(each.op not in GIVEN for each in graph.computing(graph.source(quotient, 1).name))
+            ):
+                graph.refuse(quotient, "computes boxes in an unknown way")
+            self._note("local:box_stride", stride[0], cells)
+            self._note("local:box_offsets", [float(values[0]), float(values[2])], offsets)
 
     def _pooling(self) -> None:
         """Global heads: whitening, generalized mean, trunk."""
@@ -147,6 +148,7 @@ class SlimGraph(TrunkReader):
         if not ends:
             graph.refuse(graph.node("global_descriptors"), "depends on no whitening layer")
         biases = [node for node in graph.upstream(["global_descriptors"], stop) if node.op == "BiasAdd"]
+        self._unchanged("global_descriptors", {node.name for node in biases})
         for end in ends:
             above = [each for each in biases if self._reshaped(graph.source(each, 0)) is end]
             if len(above) != 1:

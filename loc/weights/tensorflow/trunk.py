@@ -21,6 +21,8 @@ _SCOPE = re.compile(
 )
 #: Parts of a batch norm, in the order of the operation's inputs.
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+#: What the user gives, or the graph instead.
+GIVEN = ("Placeholder", "Const")
 _RESHAPES = frozenset(("Reshape", "Squeeze", "ExpandDims"))
 SUPPRESSIONS = tuple(f"NonMaxSuppression{version}" for version in ("", "V2", "V3", "V4"))
 
@@ -75,9 +77,13 @@ class TrunkReader:
         last = self._unit_name(end)
         if last[0] != block:
             self.graph.refuse(end, f"belongs to {last[0]}, expected {block}")
+        seen: set[str] = set()
         while self._is_unit(node):
-            self._trunks.add(node.name)
+            if node.name in seen:
+                self.graph.refuse(node, "depends on itself")
+            seen.add(node.name)
             node = self._unit(node)
+        self._trunks |= seen
         pool = self.graph.expect(node, "MaxPool")
         kernel, strides = pool.numbers("ksize"), pool.numbers("strides")
         if kernel != (1, 3, 3, 1) or strides != (1, 2, 2, 1):
@@ -152,13 +158,17 @@ class TrunkReader:
             graph.refuse(resize, "sets both align_corners and half_pixel_centers")
         grid = "corners" if aligned else ("half_pixel" if halves else "legacy")
         self._note("resize", grid, resize)
-        sizes = graph.upstream([resize.inputs[1]], lambda node: node.op in ("Round", "ResizeBilinear"))
-        if not any(node.op == "Round" for node in sizes):
+        rounded = self._past(graph.source(resize, 1), "Cast")
+        if rounded.op != "Round":
             graph.refuse(graph.source(resize, 1), "is a size that is not rounded")
+        product = graph.expect(graph.source(rounded, 0), "Mul")
+        for factor in (each for name in product.inputs for each in graph.computing(name)):
+            graph.expect(self._past(factor, "Cast"), "Shape", *GIVEN)
         division = graph.expect(self._reshaped(graph.source(resize, 0)), "RealDiv", "Div")
         self._note("input_scale", self._number(graph.source(division, 1)), division)
         difference = graph.expect(graph.source(division, 0), "Sub")
         self._note("input_offset", self._number(graph.source(difference, 1)), difference)
+        graph.expect(self._past(graph.source(difference, 0), "Cast", *_RESHAPES), "Placeholder")
 
     def _suppression(self, node: Node) -> None:
         """The overlap above which a box is dropped."""
@@ -232,7 +242,15 @@ class TrunkReader:
         return self.graph.expect(node, "Relu")
 
     def _reshaped(self, node: Node) -> Node:
-        while node.op in _RESHAPES:
+        return self._past(node, *_RESHAPES)
+
+    def _past(self, node: Node, *operations: str) -> Node:
+        """What feeds a chain of these operations."""
+        seen: set[str] = set()
+        while node.op in operations:
+            if node.name in seen:
+                self.graph.refuse(node, "depends on itself")
+            seen.add(node.name)
             node = self.graph.source(node, 0)
         return node
 

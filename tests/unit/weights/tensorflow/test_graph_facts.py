@@ -263,6 +263,46 @@ def test_what_is_another_network_names_the_node(graph, facts, change, node) -> N
     assert node in error.value.message
 
 
+BETWEEN = [
+    ("Softplus", "Square"),
+    ("Softplus", "Relu6"),
+    ("Reshape_2", "Square"),
+    ("whitening/BiasAdd", "Relu"),
+    ("Cast_1", "ReverseV2"),
+    ("Cast_1", "Mul"),
+    ("Round", "Ceil"),
+    ("mul", "Square"),
+    ("GatherV2_1", "Square"),
+    ("add", "Round"),
+    ("mul_1", "Square"),
+    ("GatherV2_5", "Round"),
+    ("truediv_2", "Square"),
+]
+
+
+@pytest.mark.parametrize(("name", "op"), BETWEEN)
+def test_an_operation_between_is_refused(graph, facts, name, op) -> None:
+    """One that no release has, before or behind the network: never read as if it were not there."""
+    edited = graph("delg")
+    for node in edited.both(name):
+        new = EditableNode.new(f"{node.name}/more", op, [node.name])
+        edited.rewire({node.name: new.name})
+        edited.add(new)
+    with pytest.raises(WeightsError, match="node '"):
+        facts(edited)
+
+
+@pytest.mark.parametrize("name", [f"{UNIT}/Relu", "ExpandDims"])
+def test_networks_in_a_circle_end(graph, facts, name) -> None:
+    """A unit, or a reshape, that depends on itself."""
+    edited = graph("delf")
+    readers = (f"{UNIT}/shortcut/MaxPool", f"{UNIT}/conv1/Conv2D") if name != "ExpandDims" else (name,)
+    for reader in readers:
+        edited[reader].inputs[0] = name
+    with pytest.raises(WeightsError, match=f"{name}' depends on itself"):
+        facts(edited)
+
+
 def test_nodes_in_a_circle_end(graph, facts) -> None:
     edited = graph("delf")
     edited["boxes"].inputs = ["boxes"]

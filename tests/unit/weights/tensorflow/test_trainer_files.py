@@ -123,7 +123,8 @@ def resized(offset: float) -> list[EditableNode]:
         out.append(EditableNode.new(name, "Const"))
         out[-1].set("value", np.asarray(value, np.float32))
     for name, op, inputs in (
-        ("size", "Round", ["input"]),
+        ("product", "Mul", ["input", "scale"]),
+        ("size", "Round", ["product"]),
         ("less", "Sub", ["input", "offset"]),
         ("divided", "RealDiv", ["less", "scale"]),
         ("resized", "ResizeBilinear", ["divided", "size"]),
