@@ -20,7 +20,7 @@ from pydantic import Field
 from loc.errors import ContractError, PluginError, WeightsError
 from loc.plugins.protocols import PluginConfig, WeightFile
 from loc.types import Array
-from loc.weights.files import cache_folder, locate, offline
+from loc.weights.files import cache_folder, locate, offline, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +80,23 @@ class Hub:
         """The file that a configuration needs."""
         return cls.weights
 
+    @classmethod
+    def inputs(cls, config: Any) -> dict[str, Any]:
+        """What the fingerprint says of a folder's code, which may be edited, and of the pinned revision.
+
+        Raises:
+            PluginError: the folder holds no code.
+        """
+        if config.repository is None:
+            return {"pinned": cls.pinned}
+        folder = Path(config.repository)
+        files = sorted(path for path in folder.rglob("*.py") if path.is_file())
+        if not files:
+            raise PluginError(
+                f"{cls.__name__}: {folder} has no hubconf.py", "name the folder of the authors' repository"
+            )
+        return {"code": [[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files]}
+
     @staticmethod
     def arguments(config: Any) -> dict[str, Any]:  # noqa: ARG004
         """Of the entry point."""
@@ -106,6 +123,8 @@ class Hub:
                 row = self._model(shown)
                 if not isinstance(row, torch.Tensor) or row.ndim != 2 or len(row) != 1:
                     raise ContractError(f"{name}: its network returned no vector (1, d)")
+                if not torch.isfinite(row).all():
+                    raise ContractError(f"{name}: its network returned NaN or infinity")
                 rows.append(row[0].float().cpu().numpy())
         if not rows:
             return np.zeros((0, 0), np.float32)

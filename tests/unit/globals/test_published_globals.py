@@ -8,7 +8,7 @@ import torch
 from made_globals import GLOBAL_MAKERS, cirtorch, dir_checkpoint, hub_repository, hub_weights, netvlad
 from torch.nn import functional as F
 
-from loc.errors import PluginError, WeightsError
+from loc.errors import ContractError, PluginError, WeightsError
 from loc.globals.dir import Dir
 from loc.globals.gem import Gem
 from loc.globals.hub import CosPlace, EigenPlaces, MegaLoc, Salad
@@ -16,6 +16,7 @@ from loc.globals.netvlad import NetVlad
 from loc.plugins.blocks import resolve_block
 from loc.plugins.contract import check_global_extractor
 from loc.plugins.standing import weights_verified
+from loc.stores.fingerprint import fingerprint
 
 IMAGE = torch.rand((1, 3, 64, 96), generator=torch.Generator().manual_seed(3))
 MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -252,6 +253,27 @@ def test_a_repository_that_is_not_here(folder) -> None:
         MegaLoc(MegaLoc.Config())
     with pytest.raises(PluginError, match=r"MegaLoc: .* has no hubconf\.py"):
         MegaLoc(MegaLoc.Config(repository=str(folder)))
+
+
+def test_an_edited_repository_is_another_network(folder) -> None:
+    repository = hub_repository(folder / "mine", MegaLoc)
+    hub_weights(folder, MegaLoc, 16)
+    block = resolve_block("globals", {"use": "megaloc", "repository": str(repository)})
+    before = fingerprint(block.fingerprint_fields())
+    assert fingerprint(block.fingerprint_fields()) == before
+    with (repository / "hubconf.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert fingerprint(block.fingerprint_fields()) != before
+    assert resolve_block("globals", "megaloc").fingerprint_fields()["inputs"] == {"pinned": MegaLoc.pinned}
+
+
+def test_a_network_that_returns_no_numbers(folder) -> None:
+    repository = hub_repository(folder / "mine", MegaLoc)
+    path = hub_weights(folder, MegaLoc, 16)
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"fc.bias": torch.full_like(state["fc.bias"], torch.nan)}, path)
+    with pytest.raises(ContractError, match="megaloc: its network returned NaN"):
+        MegaLoc(MegaLoc.Config(repository=str(repository)))(IMAGE)
 
 
 def test_weights_that_do_not_fit_the_repository(folder) -> None:
