@@ -124,6 +124,12 @@ class Asmk:
                 "asmk has nothing to learn from: no image has keypoints",
                 "check that the photos can be read and are not blank",
             )
+        if options.words is not None and 1 < len(rows) <= options.words:
+            raise DataError(
+                f"asmk cannot learn {options.words} words from {len(rows)} descriptors: each would be a word"
+                " of its own, and no image would be found",
+                f"set globals.words=null, or at most {max(1, len(rows) // _ROWS_PER_WORD)}",
+            )
         space = learned_space(rows, options.dim)
         count = options.words or max(1, min(_MOST_WORDS, len(rows) // _ROWS_PER_WORD))
         words = train_words(space(rows), count, iterations=options.iterations, seed=options.seed)

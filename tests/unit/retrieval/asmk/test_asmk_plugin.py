@@ -59,6 +59,14 @@ def test_contract_of_rvlad(options) -> None:
     check_global_extractor(Rvlad, {"words": 8, **options})
 
 
+def test_as_many_words_as_descriptors_are_refused() -> None:
+    """Each descriptor would be a word: no residual, and no image is found, not even by itself."""
+    images = places(2)
+    with pytest.raises(DataError, match="cannot learn 320 words from 320 descriptors") as caught:
+        fitted(images, words=320)
+    assert caught.value.next_step == "set globals.words=null, or at most 20"
+
+
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("regions", ["none", "rmac"])
 def test_views_of_a_place_find_each_other(binary, regions) -> None:
