@@ -6,6 +6,7 @@ F. Radenović, G. Tolias and O. Chum, TPAMI 2018; the layout is that of their ``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from loc.nets.torchvision import (
 from loc.types import Array
 from loc.weights.card import WeightFile
 from loc.weights.checkpoints import read_checkpoint
+from loc.weights.files import find, sha256_of
 from loc.weights.tensors import fitted
 
 if TYPE_CHECKING:
@@ -66,7 +68,9 @@ def card(name: str) -> WeightFile:
     if found:
         return found[0]
     file = name if name.endswith((".pth", ".pt")) else f"{name}.pth"
-    return WeightFile(f"{_URL}/{file}", None, "of its authors", _PAPER, file=file, output_checked=False)
+    own = WeightFile(f"{_URL}/{file}", None, "of its authors", _PAPER, file=file, output_checked=False)
+    path = find(own)  # the user's own: not pinned, as it may be trained again
+    return own if path is None else replace(own, sha256=sha256_of(path))
 
 
 class CirtorchTrunk(Trunk):
@@ -163,8 +167,17 @@ class CirtorchTrunk(Trunk):
             raise WeightsError(
                 f"these weights have no learned whitening {name!r}; they have: {has}", "set globals.whitening"
             )
-        arrays = self.learned[name]["ms" if scales > 1 else "ss"]
-        return np.asarray(arrays["m"], np.float32).reshape(-1), np.asarray(arrays["P"], np.float32)
+        kind, said = "ms" if scales > 1 else "ss", self.learned[name]
+        arrays = said.get(kind) if isinstance(said, Mapping) else None
+        found = {} if not isinstance(arrays, Mapping) else arrays
+        mean, projection = (np.asarray(found.get(key, ()), np.float32) for key in ("m", "P"))
+        if mean.size != self.channels or projection.ndim != 2 or projection.shape[1] != self.channels:
+            raise WeightsError(
+                f"the whitening {name!r} ({kind}) of these weights has the shapes {mean.shape} and"
+                f" {projection.shape}, for vectors of {self.channels} values",
+                "fetch the file again, or drop globals.whitening",
+            )
+        return mean.reshape(-1), projection
 
 
 def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

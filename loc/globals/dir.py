@@ -9,6 +9,7 @@ github.com/naver/deep-image-retrieval.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +24,7 @@ from loc.plugins.precision import torch_dtype
 from loc.plugins.protocols import WeightFile
 from loc.types import Array
 from loc.weights.checkpoints import read_checkpoint
-from loc.weights.files import locate
+from loc.weights.files import find, locate, sha256_of
 from loc.weights.tensors import fitted
 
 if TYPE_CHECKING:
@@ -51,9 +52,12 @@ _SCALES_POWER = 3.0
 def card(name: str) -> WeightFile:
     """NAME.pt, of the authors or of a user."""
     file = name if name.endswith(".pt") else f"{name}.pt"
-    return WeightFile(
+    known = WeightFile(
         f"{_HOME}#{file}", None, "BSD-3-Clause", _PAPER, note=_NOTE, file=file, output_checked=False
     )
+    path = None if file.removesuffix(".pt") in _NAMES else find(known)
+    # The user's own is not pinned, as it may be trained again.
+    return known if path is None else replace(known, sha256=sha256_of(path))
 
 
 class DirConfig(PoolingConfig):

@@ -62,7 +62,9 @@ class Moments:
         mean = self._sum / self.count
         spread = self._products / self.count - np.outer(mean, mean)
         variances, vectors = np.linalg.eigh(spread)
-        variances = np.maximum(variances[::-1], max(_SPECTRUM_FLOOR * variances.mean(), np.finfo(float).tiny))
+        variances = np.maximum(
+            variances[::-1], max(_SPECTRUM_FLOOR * variances.mean(), np.finfo(np.float32).tiny)
+        )
         components = vectors[:, ::-1].T[:dim]
         # An eigenvector's sign is arbitrary: the largest value is made positive.
         largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)

@@ -91,6 +91,12 @@ def test_senseless_scales_are_refused(scales) -> None:
         resolve_block("globals", {"use": "mac", "scales": scales})
 
 
+def test_a_whitening_of_one_image_over_and_over_is_finite() -> None:
+    plugin = small(Mac)(Mac.Config(pca_dim=2))
+    plugin.load_state(plugin.fit([np.zeros((3, 64, 64), np.float32)] * 20))
+    assert np.isfinite(plugin(photos(2))).all()
+
+
 def test_without_whitening_nothing_is_learned() -> None:
     plugin = small(Mac)(Mac.Config())
     assert not Mac.learns(plugin.config)

@@ -9,7 +9,9 @@ from made_globals import GLOBAL_MAKERS, cirtorch, dir_checkpoint, hub_repository
 from torch.nn import functional as F
 
 from loc.errors import ContractError, PluginError, WeightsError
+from loc.globals.cirtorch import card as gem_card
 from loc.globals.dir import Dir
+from loc.globals.dir import card as dir_card
 from loc.globals.gem import Gem
 from loc.globals.hub import CosPlace, EigenPlaces, MegaLoc, Salad
 from loc.globals.netvlad import NetVlad
@@ -17,6 +19,7 @@ from loc.plugins.blocks import resolve_block
 from loc.plugins.contract import check_global_extractor
 from loc.plugins.standing import weights_verified
 from loc.stores.fingerprint import fingerprint
+from loc.weights.files import verify
 
 IMAGE = torch.rand((1, 3, 64, 96), generator=torch.Generator().manual_seed(3))
 MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -296,6 +299,25 @@ def test_a_repository_whose_needs_are_not_installed(folder) -> None:
     with pytest.raises(PluginError, match="its code needs no_such_package") as caught:
         MegaLoc(MegaLoc.Config(repository=str(repository)))
     assert caught.value.next_step == "pip install no_such_package"
+
+
+@pytest.mark.parametrize("broken", [{}, {"ss": {}}, {"ss": {"m": np.zeros((7, 1)), "P": np.zeros((3, 5))}}])
+def test_a_learned_whitening_that_does_not_fit(folder, broken) -> None:
+    path = cirtorch(folder / "mine.pth", "resnet18", Lw="mine")
+    data = torch.load(path, weights_only=False)
+    torch.save(data | {"meta": data["meta"] | {"Lw": {"mine": broken}}}, path)
+    with pytest.raises(WeightsError, match=r"'mine' \(ss\) of these weights .* vectors of 512 values"):
+        Gem(Gem.Config(weights="mine", whitening="mine"))
+
+
+@pytest.mark.parametrize(("card", "name"), [(gem_card, "own.pth"), (dir_card, "own.pt")])
+def test_own_checkpoints_may_be_trained_again(folder, card, name) -> None:
+    """Another file of a name that nobody published is no damage, and another fingerprint."""
+    found = []
+    for content in (b"first", b"second"):
+        (folder / name).write_bytes(content)
+        found.append(verify(card("own"), folder / name))
+    assert found[0] != found[1] == card("own").sha256
 
 
 def test_contract_of_gem_with_trained_weights(folder) -> None:
