@@ -39,8 +39,7 @@ Features = Annotated[str, typer.Option(help="Local features or presets, with com
 Rerank = Annotated[
     str,
     typer.Option(
-        help="Verification: auto (what suits the features), d2r, delg, example, ratio, mutual, or options in "
-        "YAML."
+        help="Verification: auto (what suits the features), d2r, delg, example, ratio, or options in YAML."
     ),
 ]
 MaxFalseAccept = Annotated[

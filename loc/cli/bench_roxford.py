@@ -34,8 +34,8 @@ Methods = Annotated[
 Rank = Annotated[
     list[str] | None,
     typer.Option(
-        help="similarity, aqe, alpha_qe, dba, diffusion, offline, spectral; d2r, delg, example (re-ranked by "
-        "--features, at published values); or options of the pair generator retrieval as in "
+        help="similarity, aqe, alpha_qe, dba, diffusion, offline, spectral; d2r, delg, example, ratio "
+        "(re-ranked by --features); or options of the pair generator retrieval as in "
         "'{diffusion: {k: 20}}'; may be given several times."
     ),
 ]

@@ -49,7 +49,7 @@ Rerank = Annotated[
     str | None,
     typer.Option(
         help="Match as in landmark retrieval instead of with --matcher, B being the query: auto (what suits "
-        "the features), example, d2r, delg, ratio, mutual, or options as in '{use: example, ratio: 0.9}'."
+        "the features), example, d2r, delg, ratio, or options as in '{use: example, ratio: 0.9}'."
     ),
 ]
 Check = Annotated[

@@ -35,7 +35,7 @@ def retrieve(
     rerank: Annotated[
         str,
         typer.Option(
-            help="How they are verified: d2r, delg, example (published for DELF), ratio, mutual; auto: what "
+            help="How they are verified: d2r, delg, example (published for DELF), ratio; auto: what "
             "suits the index's features."
         ),
     ] = "auto",

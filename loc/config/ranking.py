@@ -77,28 +77,39 @@ class FusionConfig(Section):
         return {json.dumps(block, sort_keys=True): block for block in self.of}
 
 
-Reranking = Literal["d2r", "delg", "example", "ratio", "mutual"]
-_OURS = {"max_distance": None, "mutual": True, "residual_px": 10.0, "max_keypoints": 2000}
+Reranking = Literal["d2r", "delg", "example", "ratio"]
 #: The three parameter sets of tensorflow/models research/delf (delf/python): detect_to_retrieve's
 #: image_reranking.py (published without a seed), delg's perform_retrieval.py, examples/match_images.py.
-#: Their bounds are distances of DELF descriptors. `ratio` and `mutual` are ours, for features that are none
-#: (measured: docs/retrieval.md).
+#: Their bounds are distances of DELF descriptors. `ratio` is our own, for SIFT and what is
+#: not measured (docs/retrieval.md).
 RERANKINGS: dict[str, dict[str, Any]] = {
     "d2r": {"max_distance": 0.9, "residual_px": 10.0},
     "delg": {"max_distance": 1.0, "residual_px": 20.0},
     "example": {"max_distance": 0.8, "residual_px": 20.0},
-    "ratio": {**_OURS, "ratio": 0.85, "min_inliers": 8},
-    "mutual": {**_OURS, "min_inliers": 12},
+    "ratio": {
+        "max_distance": None,
+        "ratio": 0.85,
+        "mutual": True,
+        "residual_px": 10.0,
+        "max_keypoints": 2000,
+        "min_inliers": 8,
+    },
 }
 #: What suits local features, by the name of their extractor; others: `ratio`.
-_SUITED: dict[str, Reranking] = {"delf": "example", "delf_ots": "example", "delg": "delg", "d2net": "mutual"}
+_SUITED: dict[str, Reranking] = {
+    "delf": "example",
+    "delf_ots": "example",
+    "delg": "delg",
+    "d2net": "d2r",
+    "aliked": "d2r",
+}
 
 
 def suited_reranking(features_name: str) -> Reranking:
     """The parameter set by which local features of an extractor are verified unless another is asked for.
 
     >>> suited_reranking("delf_ots"), suited_reranking("sift"), suited_reranking("d2net")
-    ('example', 'ratio', 'mutual')
+    ('example', 'ratio', 'd2r')
     """
     return _SUITED.get(features_name, "ratio")
 
@@ -112,7 +123,7 @@ class RerankConfig(Section):
     use: Reranking = Field(
         "d2r",
         description="published values, for DELF: d2r 0.9 and 10 px, delg 1.0 and 20 px, example 0.8 and "
-        "20 px; for others: ratio (of 0.85), mutual (D2-Net)",
+        "20 px; our own: ratio (of 0.85, mutual)",
     )
     candidates: int = Field(100, ge=1, description="images that are verified; the rest keep their order")
     max_distance: float | None = Field(

@@ -19,6 +19,8 @@ from loc.retrieval.rejection import SIGNS, Evidence, Rejection, logistic
 Array = np.ndarray
 #: Weight of the squared norm of the standardised weights, relative to the mean loss of a query.
 RIDGE = 0.01
+#: Range of log(1 + query_keypoints) below which it gets no weight: it would hold for other counts by chance.
+_LEAST_RANGE = float(np.log(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,10 @@ def _fit(queries: _Queries, threshold: float) -> Rejection:
         value = share @ np.logaddexp(0.0, -signed) + 0.5 * ridge @ weights
         return float(value), slope @ rows + ridge
 
+    bounds: list[tuple[float | None, float | None]]
     bounds = [(0.0, None) if sign > 0 else (None, 0.0) for sign in SIGNS] + [(None, None)]
+    if np.ptp(queries.values[:, -1]) < _LEAST_RANGE:
+        bounds[len(SIGNS) - 1] = (0.0, 0.0)
     start = np.zeros(rows.shape[1])
     options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
     found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x

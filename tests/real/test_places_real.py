@@ -39,9 +39,10 @@ def test_the_right_place_first_and_elsewhere_is_no_match(
         globals_="vlad",
         runtime=Runtime(device="cpu", workers=1),
     )
+    index = Places.open(tmp_path / "index")
     retriever = Retriever(
-        Places.open(tmp_path / "index"),
-        verification=RerankConfig(),
+        index,
+        verification=RerankConfig(use=index.suited_reranking()),
         runtime=Runtime(device="cpu", workers=1),
     )
     asked = [retriever.retrieve(photos / f"{name}.jpg", 3) for name in (*QUERIES, *ELSEWHERE)]

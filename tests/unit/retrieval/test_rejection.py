@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loc.config.ranking import RerankConfig
+from loc.config.ranking import RerankConfig, suited_reranking
 from loc.errors import ConfigError, DataError
 from loc.plugins.blocks import resolve_block
 from loc.retrieval.calibration import calibrate
@@ -228,3 +228,13 @@ def test_shipped_calibrations_are_those_of_their_combination():
     assert {"set", "command", "date", "loc", "auc", "false_accepts", "true_accepts"} <= set(model.provenance)
     assert model.accepts(STRONG)
     assert not model.accepts(WEAK)
+    for globals_name in ("gem", "vlad"):  # what `loc retrieve` verifies by without being told
+        for features_name in ("sift", "delf_ots", "d2net (weights=ots)", "aliked"):
+            suited = suited_reranking(features_name.split()[0])
+            assert shipped(globals_name, features_name, suited) is not None
+    for globals_name in ("gem", "vlad"):  # by `ratio`, chance has a handful of inliers
+        model = shipped(globals_name, "sift", "ratio")
+        assert model is not None
+        assert model.weights[-1] == 0  # photos had much the same number of keypoints
+        assert model.accepts(Evidence(0.5, 0.3, 60, 30, 2000))
+        assert not model.accepts(Evidence(0.1, 0.1, 7, 7, 2000))
