@@ -21,6 +21,7 @@ from loc.stages.places_files import FILE, Card
 from loc.stores.features import FeatureStore, GlobalStore
 from loc.stores.parts import ItemKey
 from loc.types import Array, ImageRecord, LocalFeatures
+from loc.weights.files import identity
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def plugin_of(folder: Path, card: Card, section: str) -> ResolvedPlugin | None:
     """A plug-in that an index was made with, weights at hand; an extractor with what it has learned.
 
     Raises:
-        StoreError: it is not to be had here, or what it learned is gone.
+        StoreError: it is not to be had here, its weights are others, or what it learned is gone.
         WeightsError: its weights are nowhere.
     """
     block = card.features if section == "features" else card.globals
@@ -62,8 +63,27 @@ def plugin_of(folder: Path, card: Card, section: str) -> ResolvedPlugin | None:
             f"the {section} that {folder} was made with are not to be had: {error.message}",
             "install that plug-in in its version, or build the index again in another folder",
         ) from error
+    _require_weights(folder, card, section, plugin)
     plugin = plugin.ready(lambda: "cpu")  # the precision is settled in the card
     return replace(plugin, state=fit_of(folder, card, section)) if section == "features" else plugin
+
+
+def _require_weights(folder: Path, card: Card, section: str, plugin: ResolvedPlugin) -> None:
+    """Raise a :class:`StoreError` where other weights would be used, before any of them are downloaded."""
+    name = card.features_store if section == "features" else card.globals_store
+    if name is None or not (folder / section / name).is_dir():
+        return
+    kind = FeatureStore if section == "features" else GlobalStore
+    made_with = kind(folder / section / name).fields.get("weights", [])
+    here = [identity(file) for file in plugin.weights]
+    # The hash of a file that is nowhere yet is not known: its address stands for it.
+    same = [known == given or "://" in given for known, given in zip(made_with, here, strict=False)]
+    if len(made_with) != len(here) or not all(same):
+        raise StoreError(
+            f"the index {folder} was made with other weights of {plugin.name} than would be used here:"
+            f" {', '.join(file.name for file in plugin.weights)}",
+            "give the folder that has them: --weights-dir DIR, or build the index again in another folder",
+        )
 
 
 def fit_of(folder: Path, card: Card, section: str) -> Path | None:

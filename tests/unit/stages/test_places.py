@@ -26,6 +26,7 @@ from loc.stages.places import Added, Places
 from loc.stages.places_build import build_places
 from loc.stages.places_files import ImageTable, read_card, write_card
 from loc.stores.files import write_sealed
+from loc.weights.card import WeightFile
 
 RUNTIME = Runtime(device="cpu", workers=1)
 SIFT = {"use": "sift", "max_keypoints": 200, "first_octave": 0}
@@ -378,6 +379,11 @@ def test_plugins_and_weights_of_another_version_are_refused(
                 Retriever(Places.open(copied / "index"), runtime=RUNTIME)
             with pytest.raises(StoreError, match="was made with"):
                 Places.open(copied / "index").add([copied / "photos"], runtime=RUNTIME)
+    other = WeightFile("http://127.0.0.1:9/other.pth", "0" * 64, "MIT", "none")
+    with monkeypatch.context() as patch:
+        patch.setattr(Vlad, "weights", (other,))
+        with pytest.raises(StoreError, match=r"other weights of vlad .*: other\.pth"):  # and no download
+            Retriever(Places.open(copied / "index"), runtime=RUNTIME)
     (fit,) = (copied / "index" / "fits").glob("vlad-*/")
     fit.rename(copied / "fit")
     with pytest.raises(StoreError, match="is missing: what the globals of this index have learned"):
