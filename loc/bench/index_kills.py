@@ -144,7 +144,7 @@ def _call(number: int, names: list[str]) -> tuple[str, list[str], Array, list[in
     rng = np.random.default_rng([1, number])
     kind = number % 3
     none = np.zeros((0, _DIM), np.float32)
-    # Compaction takes a hundred times as long as a change: after each third call nearly all kills would hit it.
+    # Compaction takes a hundred times as long as a change; as often as one it would take all kills.
     if number % _COMPACT_EVERY == _COMPACT_EVERY - 1:
         return "compact", [], none, []
     some = [

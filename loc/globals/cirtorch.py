@@ -107,6 +107,11 @@ class CirtorchTrunk(Trunk):
         }
         p = self._rest.get("pool.p", self._rest.get("pool.rpool.p"))
         self._p = 3.0 if p is None else float(p)
+        if not (self._p > 0 and all(each > 0 for each in self._std)):
+            raise WeightsError(
+                f"{path}: the power of GeM is {self._p:g} and std {self._std}, which must be positive",
+                "fetch it again",
+            )
         self.power = self._p if self._pooling == "gem" and not (self._regional or self._whitens) else 1.0
 
     def _shapes(self, local_whitening: bool) -> dict[str, tuple[int, ...]]:
@@ -187,7 +192,13 @@ def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise WeightsError(
             f"{path} is no network of cirtorch: it has no meta and state_dict", f"it has: {has}"
         )
-    return data["meta"], data["state_dict"]
+    meta, state = data["meta"], data["state_dict"]
+    if not (isinstance(meta, dict) and isinstance(state, dict)):
+        raise WeightsError(
+            f"{path}: meta is {type(meta).__name__} and state_dict {type(state).__name__}, not two dicts",
+            "fetch it again",
+        )
+    return meta, state
 
 
 def _known(path: Path, meta: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:

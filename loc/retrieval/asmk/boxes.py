@@ -186,7 +186,7 @@ def _detector(target: str) -> BoxDetector:
     module, _, name = target.partition(":")
     try:
         detector: BoxDetector = getattr(import_module(module), name)()
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"no box detector is called {target!r}: {error}",
             "give package.module:Class, which takes no argument",

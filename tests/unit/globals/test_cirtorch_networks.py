@@ -129,3 +129,20 @@ def test_other_networks_are_refused_by_name(folder, architecture) -> None:
     with pytest.raises(WeightsError, match=f"architecture is '{architecture}'") as caught:
         Gem(Gem.Config(weights="mine"))
     assert "resnet101" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda data: data.update(meta=None), "meta is NoneType and state_dict .*, not two"),
+        (lambda data: data["state_dict"].update({"pool.p": torch.zeros(1)}), "the power of GeM is 0"),
+        (lambda data: data["meta"].update(std=[0.0, 0.0, 0.0]), "which must be positive"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_told(folder, wrong, told) -> None:
+    path = cirtorch(folder / "mine.pth", "alexnet")
+    data = torch.load(path, weights_only=True)
+    wrong(data)
+    torch.save(data, path)
+    with pytest.raises(WeightsError, match=told):
+        Gem(Gem.Config(weights="mine"))
