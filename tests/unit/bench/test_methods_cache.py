@@ -185,7 +185,8 @@ def test_the_command(root: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, [*argv, "--pictures", str(tmp_path / "pictures")])
     assert told.exit_code == 0, told.output
     assert "within 12 px" in told.stdout
-    assert cv2.imread(str(tmp_path / "pictures" / "wall-sift.png")).shape == (480, 1280, 3)
+    # Both photos (640 x 480) at the height of a drawing, a gap between them.
+    assert cv2.imread(str(tmp_path / "pictures" / "wall-sift.png")).shape == (720, 960 + 8 + 960, 3)
     in_markdown = CliRunner().invoke(app, [*argv, "--markdown"])
     assert "| sift |" in in_markdown.stdout
     (row,) = json.loads(CliRunner().invoke(app, [*argv, "--json"]).stdout)
